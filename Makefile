@@ -1,0 +1,44 @@
+# Run `make` for the list. Each target installs what it needs the first time, into .venv, and not again.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help dogs test lab check series bench
+help:
+	@echo "make dogs    run the series on toy dogs, or on DOGS=path/to/folder; results in outputs/"
+	@echo "make lab     open the series in JupyterLab"
+	@echo "make test    lint, unit tests, every notebook; takes minutes, touches none of your files"
+	@echo "make check   slow checks: two processes, kills in mid-training, the notebooks in a browser"
+	@echo "make series  run the series in full and refresh the outputs in notebooks/"
+	@echo "make bench   measure what the README's table says"
+
+.venv/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing requirements.txt into .venv: once, a few minutes, about 6 GB"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+dogs: .venv/.installed
+	$(BIN)/python notebooks/run_series.py
+
+series: .venv/.installed
+	$(BIN)/python notebooks/run_series.py --refresh
+
+lab: .venv/.installed
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_data_split.ipynb
+
+test: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+check: .venv/.installed-dev
+	$(BIN)/python -m pytest -m slow -rs tests
+
+bench: .venv/.installed
+	$(BIN)/python benchmarks/foundation.py

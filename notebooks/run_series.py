@@ -1,0 +1,153 @@
+"""Run the numbered notebooks in order, with visible progress, and keep them as HTML: what `make dogs` does.
+
+python notebooks/run_series.py             run; executed notebooks go to outputs/
+python notebooks/run_series.py --refresh   run on toy dogs in a temporary workspace; outputs go into notebooks/
+"""
+
+import argparse
+import base64
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+from PIL import Image
+
+from vae_helpers.settings import folders
+
+HERE = Path(__file__).resolve().parent
+IN_MAKE_DOGS = ("01", "02", "03", "04", "05")
+
+
+class TalkingClient(NotebookClient):
+    """Runs a notebook and says where it is: every heading as it is reached, every printed line as it appears."""
+
+    heading = ""
+
+    async def async_execute_cell(self, cell, cell_index, **kwargs):
+        if cell.cell_type == "markdown" and (
+            found := re.findall(r"^#{1,3} (.+)$", cell.source, re.MULTILINE)
+        ):
+            print(f"  {found[0]}", flush=True)
+        return await super().async_execute_cell(cell, cell_index, **kwargs)
+
+    def process_message(self, msg, cell, cell_index):
+        if msg["msg_type"] == "stream" and msg["content"]["name"] == "stdout":
+            for line in msg["content"]["text"].splitlines():
+                print(f"      {line}", flush=True)
+        return super().process_message(msg, cell, cell_index)
+
+
+def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop the outputs that need a running kernel (progress bars, sliders): on a page they are dead."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                o
+                for o in cell.outputs
+                if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
+            cell.metadata.pop("execution", None)
+    return notebook
+
+
+def with_light_pictures(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Pictures with 256 colours each: a third of the size, so that a committed notebook opens quickly."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                picture = Image.open(
+                    io.BytesIO(base64.b64decode(output.data["image/png"]))
+                ).convert("RGB")
+                light = io.BytesIO()
+                picture.quantize(256, kmeans=2).save(light, format="PNG", optimize=True)
+                output.data["image/png"] = base64.b64encode(light.getvalue()).decode()
+    return notebook
+
+
+def run(path: Path) -> nbformat.NotebookNode:
+    """Execute one notebook from top to bottom; raises CellExecutionError where a cell fails."""
+    notebook = nbformat.read(path, as_version=4)
+    where = {"metadata": {"path": str(HERE)}}
+    quiet = ["--log-level=ERROR"]
+    client = TalkingClient(
+        notebook, timeout=None, resources=where, record_timing=False, extra_arguments=quiet
+    )
+    client.coalesce_streams = True
+    client.execute()
+    return without_widgets(notebook)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="every notebook, on toy dogs; write the outputs into notebooks/",
+    )
+    parser.add_argument("only", nargs="*", help="just the notebooks whose names begin so, e.g. 03")
+    options = parser.parse_args()
+    if options.refresh:
+        with tempfile.TemporaryDirectory(prefix="vae-series-") as workspace:
+            os.environ["VAE_HOME"] = workspace
+            os.environ.pop("DOGS", None)
+            refresh(tuple(options.only) or ("0",))
+    else:
+        make_dogs(tuple(options.only) or IN_MAKE_DOGS)
+
+
+def make_dogs(wanted: tuple[str, ...]) -> None:
+    """Run the notebooks whose names begin so; keep each as a page and as a notebook in the workspace's outputs."""
+    outputs = folders().outputs
+    outputs.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    for path, notebook in run_all(
+        sorted(path for path in HERE.glob("*.ipynb") if path.name.startswith(wanted))
+    ):
+        nbformat.write(notebook, outputs / path.name)
+        page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
+        (outputs / f"{path.stem}.html").write_text(page, encoding="utf-8")
+    print(f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes. In {outputs} you find:")
+    for path in sorted(outputs.iterdir()):
+        if path.suffix in (".png", ".json", ".html", ".ipynb"):
+            print(f"  {path.name}")
+    print("\n`make lab` opens the series in JupyterLab, to run it yourself step by step.")
+
+
+def refresh(wanted: tuple[str, ...]) -> None:
+    """Run chapters and solutions, write their outputs into them, and the README's pictures into docs/."""
+    paths = [*sorted(HERE.glob("*.ipynb")), *sorted(HERE.glob("solutions/*.ipynb"))]
+    for path, notebook in run_all([path for path in paths if path.name.startswith(wanted)]):
+        nbformat.write(with_light_pictures(notebook), path)
+    for picture in ("reconstructed.png", "samples.png"):
+        if (folders().outputs / picture).exists():
+            shutil.copyfile(folders().outputs / picture, HERE.parent / "docs" / picture)
+
+
+def run_all(paths: list[Path]) -> Iterator[tuple[Path, nbformat.NotebookNode]]:
+    """Each path with its executed notebook; ends the program at the first that fails."""
+    for i, path in enumerate(paths, start=1):
+        print(f"[{i}/{len(paths)}] {path.relative_to(HERE).with_suffix('')}", flush=True)
+        began = time.perf_counter()
+        try:
+            yield path, run(path)
+        except CellExecutionError as error:
+            print(error, file=sys.stderr)
+            sys.exit(f"{path.name} stopped with the error above; nothing after it was run")
+        print(f"  done in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

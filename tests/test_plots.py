@@ -1,0 +1,90 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from tiny import random_pixels, tiny_vae
+
+from vae_helpers.data import to_signed
+from vae_helpers.plots import bars, curves, image_grid, image_map, image_rows, loss_curve, save_figure
+from vae_helpers.report import reconstruction_saver
+
+PIXELS = random_pixels(6, image_size=8)
+PARTS = ("train_loss", "train_recon", "train_kl", "validation_loss", "validation_recon", "validation_kl")
+HISTORY = [{"epoch": epoch} | {name: i + 1 / epoch for i, name in enumerate(PARTS)} for epoch in (1, 2, 3)]
+
+FIGURES = {
+    "image_rows": lambda: image_rows({"a": PIXELS, "b": to_signed(PIXELS)}, "A title"),
+    "image_grid": lambda: image_grid(PIXELS, "A title", columns=4),
+    "loss_curve": lambda: loss_curve(HISTORY, "A title"),
+    "bars": lambda: bars(np.arange(5.0), "A title", "x", "y", line=2.0),
+    "curves": lambda: curves(np.arange(5.0), {"a": np.arange(5.0), "b": np.ones(5)}, "A title", "x", "y"),
+    "image_map": lambda: image_map(np.random.default_rng(0).normal(size=(6, 2)), PIXELS, "A title", size=3),
+}
+
+
+def picture(figure: Figure) -> np.ndarray:
+    """The one picture that is shown in a figure, (height, width, 3) uint8."""
+    return figure.axes[0].images[0].get_array().data
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_plot_is_returned_with_its_title_and_left_nowhere_else(name):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure) and plt.get_fignums() == []
+    titles = [axes.get_title(loc="left") for axes in figure.axes] + [figure.get_suptitle()]
+    assert "A title" in titles
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_becomes_a_png_and_nothing_else_is_left(tmp_path, name):
+    save_figure(FIGURES[name](), tmp_path / "outputs" / "figure.png")
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["figure.png"]
+    with Image.open(tmp_path / "outputs" / "figure.png") as image:
+        assert image.format == "PNG" and np.asarray(image.convert("L")).std() > 0
+
+
+def test_rows_show_the_pixels_of_their_images_bytes_or_signed():
+    shown = picture(image_rows({"bytes": PIXELS, "signed": to_signed(PIXELS[[5, 4, 3, 2, 1, 0]])}, "A title"))
+    for row, order in enumerate((range(6), range(5, -1, -1))):
+        for column, i in enumerate(order):
+            tile = shown[10 * row : 10 * row + 8, 10 * column : 10 * column + 8]  # 8 pixels and a gap of 2
+            assert np.array_equal(tile, PIXELS[i].permute(1, 2, 0))
+
+
+def test_a_grid_goes_row_by_row_and_ends_in_white():
+    shown = picture(image_grid(PIXELS, "A title", columns=4))
+    assert shown.shape == (20, 40, 3)
+    assert np.array_equal(shown[10:18, 10:18], PIXELS[5].permute(1, 2, 0))
+    assert (shown[10:, 20:] == 255).all()
+
+
+def test_a_loss_curve_shows_epochs_against_both_averages():
+    for axes, name in zip(loss_curve(HISTORY).axes, ("loss", "recon", "kl"), strict=True):
+        for line, part in zip(axes.lines, ("train", "validation"), strict=True):
+            assert list(line.get_xdata()) == [1, 2, 3]
+            assert list(line.get_ydata()) == [record[f"{part}_{name}"] for record in HISTORY]
+
+
+def test_a_map_puts_images_where_their_coordinates_say():
+    axes = image_map(np.array([[0.0, 5.0], [10.0, -5.0], [5.0, 0.0]]), PIXELS[:3], "A title").axes[0]
+    for image, pixels, middle in zip(axes.images, PIXELS, [(0, 1), (1, 0), (0.5, 0.5)], strict=False):
+        left, right, bottom, top = image.get_extent()
+        assert ((left + right) / 2, (bottom + top) / 2) == pytest.approx(middle)
+        assert np.array_equal(image.get_array(), pixels.permute(1, 2, 0))
+
+
+def test_curves_that_have_no_colour_left_are_not_dropped_in_silence():
+    ys = {str(i): np.full(3, float(i)) for i in range(5)}
+    assert len(curves(np.arange(3), ys, "A title", "x", "y").axes[0].lines) == 5
+
+
+def test_the_picture_of_reconstructions_is_refreshed_after_every_epoch(tmp_path):
+    path, pictures = tmp_path / "reconstructed.png", []
+    save = reconstruction_saver(random_pixels(3), path)
+    for epoch in (1, 2):
+        save(tiny_vae(seed=epoch), {"epoch": epoch})
+        with Image.open(path) as image:
+            pictures.append(np.asarray(image.convert("RGB")))
+    assert not np.array_equal(*pictures)
+    assert [file.name for file in tmp_path.iterdir()] == ["reconstructed.png"]

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from vae_helpers import settings
+from vae_helpers.settings import bf16_pays, dogs_source, folders, full_or_smoke, smoke
+
+
+def test_everything_written_is_under_vae_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("VAE_HOME", str(tmp_path))
+    where = folders()
+    written = (where.train, where.test, where.toy_dogs, where.cache, where.checkpoints, where.outputs)
+    assert all(path.is_relative_to(tmp_path) for path in written) and len(set(written)) == 6
+    assert not any(path.exists() for path in written)
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_vae_home_the_root_is_the_project(monkeypatch, value):
+    monkeypatch.delenv("VAE_HOME") if value is None else monkeypatch.setenv("VAE_HOME", value)
+    assert folders().root == Path(settings.__file__).parents[1]
+
+
+def test_a_path_is_shown_from_the_root_and_never_with_where_the_root_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("VAE_HOME", str(tmp_path / "home"))
+    where = folders()
+    assert where.shown(where.train) == "data/train/dogs"
+    assert where.shown(tmp_path / "elsewhere" / "dog.png") == "dog.png"
+
+
+@pytest.mark.parametrize("value", [None, "", " ", "toy"])
+def test_without_dogs_there_are_toy_dogs(monkeypatch, value):
+    if value is not None:
+        monkeypatch.setenv("DOGS", value)
+    assert dogs_source() is None
+
+
+def test_dogs_may_be_relative_to_here_or_to_the_project_or_absolute(monkeypatch, tmp_path):
+    here, project = tmp_path / "here", tmp_path / "project"
+    (here / "mine").mkdir(parents=True)
+    (project / "shared").mkdir(parents=True)
+    monkeypatch.setattr(settings, "PROJECT", project)
+    monkeypatch.chdir(here)
+    for value, expected in (("mine", here / "mine"), ("shared", project / "shared"), (str(here), here)):
+        monkeypatch.setenv("DOGS", value)
+        assert dogs_source() == expected
+
+
+def test_missing_dogs_are_an_error_that_names_them(monkeypatch):
+    monkeypatch.setenv("DOGS", "no/such/dogs")
+    with pytest.raises(FileNotFoundError, match="no/such/dogs"):
+        dogs_source()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_smoke_mode_follows_vae_smoke(monkeypatch, value, expected):
+    monkeypatch.delenv("VAE_SMOKE") if value is None else monkeypatch.setenv("VAE_SMOKE", value)
+    assert smoke() is expected
+    assert full_or_smoke("full", "small") == ("small" if expected else "full")
+
+
+@pytest.mark.parametrize(("value", "expected"), [("0", False), ("1", True)])
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_vae_bf16_overrules_what_the_machine_can_do(monkeypatch, device, value, expected):
+    monkeypatch.setenv("VAE_BF16", value)
+    assert bf16_pays(torch.device(device)) is expected
+
+
+@pytest.mark.parametrize("units", [{}, {"amx_bf16": True}, {"avx512_bf16": True}])
+def test_a_cpu_computes_in_bf16_only_where_it_has_units_for_it(monkeypatch, units):
+    monkeypatch.delenv("VAE_BF16", raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
+    assert bf16_pays(torch.device("cpu")) is bool(units)

@@ -1,0 +1,283 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import random_pixels, tiny_vae, tree
+
+from vae_helpers import train
+from vae_helpers.checkpoint import STATE_FILE, list_checkpoints, load_checkpoint
+from vae_helpers.train import TrainingSettings, epoch_batches, fit, learning_rate_factor, validate
+
+TRAIN, VALIDATION = random_pixels(28, seed=1), random_pixels(12, seed=2)
+THREE_EPOCHS = TrainingSettings(epochs=3, batch_size=8)
+TIMES = ("seconds", "images_per_second")
+
+
+@pytest.fixture(autouse=True)
+def float32_on_the_cpu(monkeypatch):
+    monkeypatch.setenv("VAE_BF16", "0")
+    monkeypatch.setattr(train, "best_device", lambda: torch.device("cpu"))
+
+
+def trained(seed=0, data=(TRAIN, VALIDATION), settings=THREE_EPOCHS, **options):
+    """(vae, history) of a run from the weights that `seed` gives."""
+    vae = tiny_vae(seed)
+    return vae, fit(vae, *data, settings, **options)
+
+
+def same_weights(a, b) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def without_times(history):
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in history]
+
+
+# ---------------------------------------------------------------- batches and schedule
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(28, 8), (8, 8), (3, 8), (65, 64), (100, 7)])
+def test_an_epoch_sees_every_image_once_in_batches_of_nearly_equal_size(n, batch_size):
+    batches = list(epoch_batches(n, TrainingSettings(batch_size=batch_size), 1, (4,)))
+    assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == list(range(n))
+    sizes = [len(batch.indices) for batch in batches]
+    assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1 and len(sizes) == math.ceil(n / batch_size)
+    assert all(batch.flip.shape == batch.indices.shape and batch.eps.shape == (len(batch.indices), 4) for batch in batches)
+
+
+def test_an_epoch_is_the_same_each_time_and_differs_from_other_epochs_and_seeds():
+    def drawn(epoch, seed):
+        batches = epoch_batches(50, TrainingSettings(seed=seed, batch_size=10), epoch, (4,))
+        return [torch.stack([torch.as_tensor(part) for part in parts]).tolist() for parts in zip(*batches, strict=True)]
+
+    first = drawn(1, 0)
+    assert first == drawn(1, 0)
+    for other in (drawn(2, 0), drawn(1, 1)):
+        assert not any(a == b for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("total", [1, 5, 60, 5000])
+def test_the_learning_rate_rises_to_its_full_height_and_falls_to_nearly_zero(total):
+    factors = [learning_rate_factor(step, total) for step in range(total)]
+    top = factors.index(max(factors))
+    assert 0.7 < max(factors) <= 1 and min(factors) > 0
+    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(factors[top:], reverse=True)
+    assert learning_rate_factor(total, total) == pytest.approx(0)
+    if total > 1000:
+        assert factors[0] == pytest.approx(0.01, rel=1e-3) and factors[-1] < 1e-5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"max_grad_norm": 0}, {"beta": -1}]
+)
+def test_settings_that_make_no_sense_are_refused_by_name(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        TrainingSettings(**wrong)
+
+
+# ---------------------------------------------------------------- learning
+
+
+def test_a_few_images_can_be_learned_by_heart():
+    settings = TrainingSettings(epochs=15, batch_size=8, learning_rate=0.02, flip=False)
+    _, history = trained(data=(TRAIN[:4].repeat(8, 1, 1, 1), TRAIN[:4]), settings=settings)
+    for name in ("train_loss", "validation_loss"):
+        assert history[-1][name] < 0.5 * history[0][name]
+
+
+def test_the_history_has_one_record_an_epoch_of_finite_averages():
+    _, history = trained()
+    averages = [f"{part}_{name}" for part in ("train", "validation") for name in ("loss", "recon", "kl")]
+    assert all(list(record) == ["epoch", *averages, "images_per_second", "seconds", "skipped_steps"] for record in history)
+    assert [record["epoch"] for record in history] == [1, 2, 3]
+    assert all(math.isfinite(value) for record in history for value in record.values())
+    for record in history:
+        for part in ("train", "validation"):
+            assert record[f"{part}_loss"] == pytest.approx(record[f"{part}_recon"] + 0.00025 * record[f"{part}_kl"], rel=1e-5)
+
+
+@pytest.mark.parametrize("bf16", ["0", "1"])
+def test_the_same_seed_gives_the_same_weights_whatever_else_is_random(monkeypatch, bf16):
+    monkeypatch.setenv("VAE_BF16", bf16)
+    (first, history), other = trained(), tiny_vae()
+    torch.manual_seed(99)
+    again = fit(other, TRAIN, VALIDATION, THREE_EPOCHS)
+    assert same_weights(first, other) and without_times(history) == without_times(again)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"seed": 1}, {"flip": False}, {"beta": 0.1}, {"learning_rate": 0.01}, {"max_grad_norm": 0.1}]
+)
+def test_every_setting_makes_a_difference(changed):
+    assert not same_weights(trained()[0], trained(settings=replace(THREE_EPOCHS, **changed))[0])
+
+
+def test_after_each_epoch_the_model_is_shown_in_eval_mode_with_its_record():
+    seen = []
+    vae, history = trained(on_epoch=lambda vae, record: seen.append((vae.training, record)))
+    assert seen == [(False, record) for record in history]
+    assert not vae.training
+
+
+def test_validation_does_not_depend_on_the_batch_size():
+    vae = tiny_vae()
+    together = validate(vae, VALIDATION)
+    for batch_size in (1, 5):
+        assert validate(vae, VALIDATION, batch_size=batch_size) == pytest.approx(together, rel=1e-5)
+
+
+@pytest.mark.parametrize("which", ["train", "validation"])
+@pytest.mark.parametrize(
+    "wrong",
+    [TRAIN.float(), TRAIN[0], TRAIN[:, :1], TRAIN[..., :8], TRAIN[:0], random_pixels(4, 24)],
+    ids=lambda t: str(t.shape),
+)
+def test_images_that_do_not_fit_are_refused_by_name(which, wrong):
+    with pytest.raises(ValueError, match=rf"{which} must be uint8 images \(N, 3, 16, 16\)"):
+        fit(tiny_vae(), **{"train": TRAIN, "validation": VALIDATION} | {which: wrong})
+
+
+# ---------------------------------------------------------------- batches gone bad
+
+
+def losses_that_are_nan(monkeypatch, when):
+    """Make the loss NaN in the training steps (counted from 0 over the whole run) for which `when` holds."""
+    losses, steps = [], iter(range(10_000))
+
+    def vae_loss(x_hat, *rest):
+        parts = real(x_hat, *rest)
+        if x_hat.requires_grad:  # a training step, not validation
+            if when(next(steps)):
+                return parts._replace(loss=parts.loss * math.nan)
+            losses.append((len(x_hat), parts.loss.item()))
+        return parts
+
+    real = train.vae_loss
+    monkeypatch.setattr(train, "vae_loss", vae_loss)
+    return losses
+
+
+def test_one_bad_batch_is_skipped_and_counted_and_does_not_enter_the_average(monkeypatch, capsys):
+    losses = losses_that_are_nan(monkeypatch, when=lambda step: step == 1)
+    vae, history = trained(settings=replace(THREE_EPOCHS, epochs=2))
+    assert [record["skipped_steps"] for record in history] == [1, 0]
+    assert capsys.readouterr().out.count("1 steps skipped") == 1
+    assert all(weight.isfinite().all() for weight in vae.parameters())
+    of_good_batches = sum(n * loss for n, loss in losses[:3]) / sum(n for n, _ in losses[:3])
+    assert history[0]["train_loss"] == pytest.approx(of_good_batches, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_training_is_given_up_when_every_batch_is_bad(monkeypatch, batch_size):
+    losses_that_are_nan(monkeypatch, when=lambda step: True)
+    with pytest.raises(FloatingPointError, match=r"learning_rate=0\.002"):
+        trained(settings=replace(THREE_EPOCHS, batch_size=batch_size))
+
+
+# ---------------------------------------------------------------- checkpoints and going on
+
+
+def test_every_epoch_leaves_a_checkpoint_that_can_be_used_alone(tmp_path):
+    shown, x = [], torch.zeros(2, 3, 16, 16)
+    vae, history = trained(checkpoint_dir=tmp_path, on_epoch=lambda vae, record: shown.append(vae.reconstruct(x)))
+    assert set(tree(tmp_path)) == {"vae_model_epoch_1.pth", "vae_model_epoch_2.pth", "vae_model_epoch_3.pth", STATE_FILE}
+    for epoch, path in list_checkpoints(tmp_path).items():
+        checkpoint = load_checkpoint(path)
+        assert (checkpoint.epoch, checkpoint.history) == (epoch, history[:epoch])
+        assert checkpoint.settings["batch_size"] == 8
+        torch.testing.assert_close(checkpoint.vae.reconstruct(x), shown[epoch - 1])
+    assert same_weights(checkpoint.vae, vae)
+
+
+def stop_after_epoch_1(patch):
+    def on_epoch(vae, record):
+        raise KeyboardInterrupt
+
+    return on_epoch
+
+
+def stop_in_the_middle_of_epoch_2(patch):
+    def factor(step, total):
+        if step == 6:  # an epoch has 4 steps
+            raise KeyboardInterrupt
+        return real(step, total)
+
+    real = train.learning_rate_factor
+    patch.setattr(train, "learning_rate_factor", factor)
+
+
+def kill_between_checkpoint_and_training_state_of_epoch_2(patch):
+    def save(folder, state):
+        if state["epoch"] == 2:
+            raise KeyboardInterrupt
+        real(folder, state)
+
+    real = train.save_training_state
+    patch.setattr(train, "save_training_state", save)
+
+
+@pytest.mark.parametrize(
+    "stop", [stop_after_epoch_1, stop_in_the_middle_of_epoch_2, kill_between_checkpoint_and_training_state_of_epoch_2]
+)
+def test_a_run_that_was_stopped_goes_on_as_if_it_never_had_been(tmp_path, monkeypatch, capsys, stop):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        trained(checkpoint_dir=tmp_path, on_epoch=stop(patch))
+    capsys.readouterr()
+    resumed, history = trained(seed=5, checkpoint_dir=tmp_path)  # the weights it starts from no longer matter
+    assert "Going on from vae_model_epoch_1.pth: 1 epochs done, 2 to go." in capsys.readouterr().out
+    uninterrupted, whole = trained()
+    assert same_weights(resumed, uninterrupted) and without_times(history) == without_times(whole)
+    assert list(list_checkpoints(tmp_path)) == [1, 2, 3] and not list(tmp_path.glob("run-*"))
+
+
+def test_a_finished_run_is_given_back_and_more_epochs_are_added_to_it(tmp_path):
+    first, history = trained(checkpoint_dir=tmp_path)
+    again, same = trained(seed=5, checkpoint_dir=tmp_path)
+    assert same_weights(first, again) and same == history
+    _, longer = trained(checkpoint_dir=tmp_path, settings=replace(THREE_EPOCHS, epochs=4))
+    assert longer[:3] == history and [record["epoch"] for record in longer] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"data": (TRAIN.flip(0), VALIDATION)}, "other data"),
+        ({"data": (TRAIN, VALIDATION[1:])}, "other data"),
+        ({"settings": replace(THREE_EPOCHS, beta=0.1)}, "other settings"),
+        ({"settings": replace(THREE_EPOCHS, seed=1)}, "other settings"),
+        ({"settings": replace(THREE_EPOCHS, epochs=2)}, "3 epochs, more than the 2 asked for"),
+    ],
+)
+def test_a_run_never_goes_on_from_another_but_moves_it_aside(tmp_path, capsys, other, reason):
+    trained(checkpoint_dir=tmp_path / "models")
+    before = tree(tmp_path / "models")
+    capsys.readouterr()
+    vae, history = trained(checkpoint_dir=tmp_path / "models", **other)
+    (moved,) = (tmp_path / "models").glob("run-*")
+    assert f"{reason}; moved to models/{moved.name}" in capsys.readouterr().out
+    assert tree(moved) == before
+    anew, expected = trained(**other)
+    assert same_weights(vae, anew) and without_times(history) == without_times(expected)
+    assert list(list_checkpoints(tmp_path / "models")) == [record["epoch"] for record in expected]
+
+
+def test_a_run_of_another_architecture_is_moved_aside(tmp_path, capsys):
+    trained(checkpoint_dir=tmp_path)
+    history = fit(tiny_vae(latent_dim=5), TRAIN, VALIDATION, THREE_EPOCHS, tmp_path)
+    assert "other architecture; moved to" in capsys.readouterr().out
+    assert len(history) == 3 and len(list(tmp_path.glob("run-*/vae_model_epoch_*.pth"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [(STATE_FILE, "no training_state.pth"), ("vae_model_epoch_3.pth", "its checkpoint of epoch 3 missing")],
+)
+def test_a_run_that_lost_a_file_it_needs_is_moved_aside_for_that_reason(tmp_path, capsys, lost, reason):
+    trained(checkpoint_dir=tmp_path)
+    (tmp_path / lost).unlink()
+    vae, _ = trained(checkpoint_dir=tmp_path)
+    assert f"a run with {reason}; moved to" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("run-*/vae_model_epoch_*.pth"))) in (2, 3)
+    assert same_weights(vae, trained()[0]) and list(list_checkpoints(tmp_path)) == [1, 2, 3]

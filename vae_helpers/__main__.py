@@ -1,0 +1,123 @@
+"""`python -m vae_helpers split | train | evaluate | sample`: what the notebooks do, for those who train on a server."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from PIL import Image
+
+from .checkpoint import load_checkpoint, newest_checkpoint
+from .data import load_images, split_dataset, split_validation, to_bytes
+from .loss import BETA
+from .metrics import decode_latents, evaluate_vae, pca_error, ppca_figures, psnr
+from .model import VAE
+from .plots import image_grid, save_figure
+from .report import reconstruction_saver, save_metrics
+from .settings import best_device, folders
+from .toy_dogs import write_toy_dogs
+from .train import TrainingSettings, fit
+
+
+def split(source: tyro.conf.Positional[Path | None] = None, /, test_size: float = 0.2, random_state: int = 42) -> None:
+    """Split a folder of images into data/train/dogs and data/test/dogs.
+
+    Args:
+        source: folder of images; toy dogs are drawn when it is left out.
+        test_size: fraction of the images for testing.
+        random_state: seed of the split.
+    """
+    where = folders()
+    if source is None:
+        source = where.toy_dogs
+        write_toy_dogs(source)
+    split_dataset(source, where.train, where.test, test_size, random_state)
+
+
+def train(
+    settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = TrainingSettings(),  # noqa: B008 (frozen)
+    latent_dim: int = 128,
+    checkpoint_dir: Path | None = None,
+) -> None:
+    """Train the default VAE on data/train/dogs; going on where an earlier run of the same kind stopped.
+
+    Args:
+        settings: of the training run.
+        latent_dim: numbers in a latent.
+        checkpoint_dir: where checkpoints are kept; models/saved_models when left out.
+    """
+    where = folders()
+    learn, validation = split_validation(load_images(where.train))
+    torch.manual_seed(settings.seed)
+    save_picture = reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
+    fit(VAE(latent_dim), learn.pixels, validation.pixels, settings, checkpoint_dir or where.checkpoints, save_picture)
+
+
+def evaluate(checkpoint: tyro.conf.Positional[Path | None] = None, /, seed: int = 0) -> None:
+    """Figures of a checkpoint on data/test/dogs, beside linear baselines, into outputs/metrics.json.
+
+    Args:
+        checkpoint: a .pth file; the newest in models/saved_models when left out.
+        seed: of the noise in the sampled z.
+    """
+    where = folders()
+    saved = load_checkpoint(checkpoint or newest_checkpoint(where.checkpoints), best_device())
+    vae, beta = saved.vae, saved.settings.get("beta", BETA)
+    learn, _ = split_validation(load_images(where.train, vae.image_size))
+    test = load_images(where.test, vae.image_size)
+    n_dimensions = vae.latent_shape[0]
+    metrics = {
+        "images": "test",
+        "epoch": saved.epoch,
+        "seed": seed,
+        "vae": evaluate_vae(vae, test.pixels, beta, seed).summary(),
+        "ppca_same_noise": ppca_figures(learn.pixels, test.pixels, n_dimensions, beta).summary(),
+        "pca_psnr": psnr(pca_error(learn.pixels, test.pixels, n_dimensions)),
+    }
+    save_metrics(metrics, where.outputs / "metrics.json")
+    print(json.dumps(metrics, indent=2))
+
+
+def sample(
+    checkpoint: tyro.conf.Positional[Path | None] = None,
+    /,
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Draw dogs from N(0, I): one sheet, outputs/samples.png, or single PNG files with --out.
+
+    Args:
+        checkpoint: a .pth file; the newest in models/saved_models when left out.
+        n: how many.
+        seed: of the draws.
+        out: folder for single files.
+    """
+    where = folders()
+    vae = load_checkpoint(checkpoint or newest_checkpoint(where.checkpoints), best_device()).vae
+    z = torch.randn(n, *vae.latent_shape, generator=torch.Generator().manual_seed(seed))
+    images = decode_latents(vae, z)
+    if out is None:
+        path = where.outputs / "samples.png"
+        save_figure(image_grid(images, f"{n} dogs decoded from N(0, I), seed {seed}"), path)
+        print(f"wrote {path}")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(to_bytes(images).permute(0, 2, 3, 1).numpy()):
+            Image.fromarray(image).save(out / f"sample_{i:05d}.png")
+        print(f"wrote {n} files to {out}")
+
+
+def main() -> None:
+    """Run the command line; what a person can mend is said in one line, without a traceback."""
+    try:
+        commands = {"split": split, "train": train, "evaluate": evaluate, "sample": sample}
+        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m vae_helpers", description=__doc__)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""From a folder of images to batches: find, split, decode once, keep in memory as bytes, scale to [-1, 1] when used.
+
+photos on disk → split_dataset → data/train/dogs, data/test/dogs → load_images → uint8 (N, 3, 56, 56) → to_signed
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .files import written_whole
+from .settings import folders
+from .split import find_images, names_to_read, prepare_dogs, split_dataset
+
+__all__ = [
+    "DogImages",
+    "decode_image",
+    "find_images",
+    "load_images",
+    "prepare_dogs",
+    "split_dataset",
+    "split_validation",
+    "to_bytes",
+    "to_signed",
+]
+_DECODER = 1  # part of the cache's signature: raise it when `decode_image` changes what it returns
+
+
+@dataclass(frozen=True)
+class DogImages:
+    """Decoded images. `pixels`: uint8 (N, 3, S, S); `names`: N names, relative to the folder they came from."""
+
+    pixels: Tensor
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, indices: Sequence[int]) -> "DogImages":
+        """The images at `indices`, in that order."""
+        indices = [int(i) for i in indices]
+        return replace(self, pixels=self.pixels[indices], names=[self.names[i] for i in indices])
+
+
+def decode_image(path: str | Path, image_size: int = 56) -> np.ndarray:
+    """One image file as uint8 (image_size, image_size, 3): upright, RGB, squashed to a square, bicubic, antialiased.
+
+    Transparent pixels become white. Raises what Pillow raises for a file it cannot read, and ValueError for a picture of
+    more pixels than Pillow deems safe.
+    """
+    with Image.open(path) as image:
+        if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels is more than the {Image.MAX_IMAGE_PIXELS:,} allowed")
+        image.draft("RGB", (8 * image_size, 8 * image_size))  # a large JPEG is decoded at a fraction of its size
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel; convert() would clip it to white
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB").resize((image_size, image_size), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+
+
+def load_images(
+    folder: str | Path, image_size: int = 56, limit: int | None = None, cache_dir: str | Path | None = None
+) -> DogImages:
+    """Decode the images of `folder` into one uint8 tensor, once: a cache keeps it until a file there changes.
+
+    In a folder that `split_dataset` filled, reads just what it put there and warns of other images it finds. An image
+    that cannot be read is skipped; one warning names each and says why. limit: only the first so many (in sorted
+    order). cache_dir: default `data/cache` in the workspace. Raises ValueError when no image can be read.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit} must be at least 1")
+    folder = Path(folder).resolve()
+    names = names_to_read(folder)[:limit]
+    stats = [(name, s.st_size, s.st_mtime_ns) for name in names for s in [(folder / name).stat()]]
+    signature = hashlib.sha256(json.dumps([_DECODER, image_size, stats]).encode()).hexdigest()
+    place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+    suffix = f"-first{limit}" if limit else ""
+    cache = Path(cache_dir or folders().cache) / f"{folder.name}-{place}-{image_size}px{suffix}.safetensors"
+
+    stored = _read_cache(cache, signature)
+    if stored is None:
+        stored = _decode_all(folder, names, image_size)
+        pixels, read, skipped = stored
+        if not read:
+            name, why = next(iter(skipped.items()))
+            raise ValueError(f"none of the {len(names)} images in {str(folder)!r} can be read, first: {name} ({why})")
+        about = {"signature": signature, "names": json.dumps(read), "skipped": json.dumps(skipped)}
+        with written_whole(cache) as partial:
+            save_file({"pixels": pixels}, partial, metadata=about)
+    pixels, read, skipped = stored
+    if skipped:
+        listed = "; ".join(f"{name} ({why})" for name, why in skipped.items())
+        warnings.warn(f"{len(skipped)} of {len(names)} images cannot be read and are skipped: {listed}", stacklevel=2)
+    return DogImages(pixels, read)
+
+
+def _decode_all(folder: Path, names: list[str], image_size: int) -> tuple[Tensor, list[str], dict[str, str]]:
+    def attempt(name: str) -> np.ndarray | str:
+        try:
+            return decode_image(folder / name, image_size)
+        except Exception as error:  # a broken file can make a decoder raise anything; the reason is reported
+            return f"{type(error).__name__}: {error}".replace(str(folder), "").strip()
+
+    pixels = np.empty((len(names), 3, image_size, image_size), dtype=np.uint8)
+    read, skipped = [], {}
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in `skipped`
+        decoded = pool.map(attempt, names)
+        for name, image in zip(names, tqdm(decoded, "decoding", len(names), unit="image", leave=False), strict=True):
+            if isinstance(image, str):
+                skipped[name] = image
+            else:
+                pixels[len(read)] = image.transpose(2, 0, 1)
+                read.append(name)
+    return torch.from_numpy(pixels[: len(read)]), read, skipped
+
+
+def _read_cache(cache: Path, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:
+    if not cache.exists():
+        return None
+    try:
+        with safe_open(cache, "pt") as file:
+            about = file.metadata() or {}
+            if about.get("signature") != signature:
+                return None
+            return file.get_tensor("pixels"), json.loads(about["names"]), json.loads(about["skipped"])
+    except Exception:  # a damaged cache is made again
+        return None
+
+
+def split_validation(images: DogImages, fraction: float = 0.1, random_state: int = 42) -> tuple[DogImages, DogImages]:
+    """(what to train on, validation): a seeded tenth of the training images, for every choice made while training."""
+    train, validation = train_test_split(range(len(images)), test_size=fraction, random_state=random_state)
+    return images.take(sorted(train)), images.take(sorted(validation))
+
+
+def to_signed(pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 pixels (…, 3, S, S) to float32 in [-1, 1] on `device`; the bytes travel, not the floats."""
+    return pixels.to(device).float().div(127.5).sub(1)
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """Images in [-1, 1] back to uint8, rounded, what lies outside clipped."""
+    return x.detach().float().add(1).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)

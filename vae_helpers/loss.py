@@ -1,0 +1,63 @@
+"""The objective: `loss = recon + beta * kl`.
+
+Scales matter more here than anywhere. `recon` is averaged over batch AND pixels, `kl` is summed over the latent and
+averaged over the batch, so neither depends on the batch size and beta alone weighs one against the other.
+"""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+BETA = 0.00025
+
+
+class VAELoss(NamedTuple):
+    """Three scalars: `loss = recon + beta * kl`, `recon` (mean squared error), `kl` (nats per image)."""
+
+    loss: Tensor
+    recon: Tensor
+    kl: Tensor
+
+
+def kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, sigma²) ‖ N(0, 1)) in nats of every latent number by itself.
+
+    mu, logvar: (B, *latent_shape). Returns the same shape, float32. Kingma & Welling 2014, appendix B.
+    """
+    mu, logvar = mu.float(), logvar.float()
+    return -0.5 * (1 + logvar - mu.square() - logvar.exp())
+
+
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, sigma²) ‖ N(0, I)) in nats, one value per image.
+
+    mu, logvar: (B, *latent_shape). Returns (B,), float32: the sum of `kl_per_dimension`.
+    """
+    return kl_per_dimension(mu, logvar).flatten(1).sum(1)
+
+
+def vae_loss(x_hat: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float = BETA) -> VAELoss:
+    """The beta-VAE objective (Kingma & Welling 2014, eq. 10; Higgins et al. 2017 for beta), in float32.
+
+    x_hat, x: (B, 3, S, S) in [-1, 1]; mu, logvar: (B, *latent_shape). Raises ValueError for shapes that differ, which
+    would otherwise broadcast without a word.
+
+    With D = 3·S·S numbers in an image this is, up to a constant and the factor beta, the negative evidence lower bound
+    of a decoder with Gaussian noise of variance `noise_variance(beta, D)`: choosing beta is choosing that noise.
+    """
+    if x_hat.shape != x.shape:
+        raise ValueError(f"x_hat is {tuple(x_hat.shape)} but x is {tuple(x.shape)}; they must be alike")
+    if mu.shape != logvar.shape or len(mu) != len(x):
+        raise ValueError(f"mu is {tuple(mu.shape)} and logvar {tuple(logvar.shape)} for {len(x)} images; they must be alike")
+    recon = F.mse_loss(x_hat.float(), x.float())
+    kl = kl_divergence(mu, logvar).mean()
+    return VAELoss(recon + beta * kl, recon, kl)
+
+
+def noise_variance(beta: float, n_pixels: int) -> float:
+    """The decoder's noise variance σ² that a `beta` stands for: beta · D / 2, with D = `n_pixels` numbers in an image.
+
+    From -log p(x|z) = ‖x - x_hat‖² / (2σ²) + const = recon · D / (2σ²) + const: multiply by 2σ²/D to get recon + beta·kl.
+    """
+    return beta * n_pixels / 2

@@ -1,0 +1,141 @@
+"""Every picture the notebooks show. Functions take tensors and arrays, know no model, and return the figure.
+
+Images are float (…, 3, S, S) in [-1, 1] or uint8. A notebook shows a returned figure as a cell's last line;
+`save_figure` writes it to a file.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .data import to_bytes
+from .files import written_whole
+
+INK, ACCENT, SECOND = "#333333", "#3b6ea5", "#d1682f"
+_GAP = 2  # pixels between images
+
+
+def image_rows(rows: Mapping[str, Tensor], title: str, captions: Sequence[str] | None = None, scale: float = 1.6) -> Figure:
+    """Rows of images, one label each, all of equal length. captions: one text under each column.
+
+    rows: label -> (B, 3, S, S). scale: picture pixels per image pixel at 80 dpi.
+    """
+    tiled = [_tile(images, columns=len(images)) for images in rows.values()]
+    picture = np.concatenate(tiled)
+    size = next(iter(rows.values())).shape[-1] + _GAP
+    figure, axes = _picture_figure(picture, scale, title, left=1.2)
+    axes.set_yticks([size * (i + 0.5) for i in range(len(rows))], list(rows), fontsize=9, color=INK)
+    if captions:
+        axes.set_xticks([size * (i + 0.5) for i in range(len(captions))], captions, fontsize=8, color=INK)
+    return figure
+
+
+def image_grid(images: Tensor, title: str, columns: int = 8, scale: float = 1.6) -> Figure:
+    """A sheet of images (B, 3, S, S), row by row."""
+    return _picture_figure(_tile(images, columns), scale, title)[0]
+
+
+def loss_curve(history: Sequence[Mapping[str, float]], title: str = "Loss falls with every epoch") -> Figure:
+    """Epoch number against average loss per epoch, and its two terms beside it."""
+    epochs = [record["epoch"] for record in history]
+    figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.2), dpi=80, layout="constrained")
+    names = (("loss", "loss = recon + beta · kl"), ("recon", "recon (mean squared error)"), ("kl", "kl (nats per dog)"))
+    for axes, (name, label) in zip(panels, names, strict=True):
+        axes.plot(epochs, [r[f"train_{name}"] for r in history], "o-", ms=3, color=ACCENT, label="train (while learning)")
+        held_out = [r[f"validation_{name}"] for r in history]
+        axes.plot(epochs, held_out, "o-", ms=3, color=SECOND, label="validation (after each epoch)")
+        axes.set_title(label, fontsize=10, loc="left", color=INK)
+        axes.set_xlabel("epoch")
+        _plain(axes)
+    panels[0].legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=12, color=INK)
+    plt.close(figure)
+    return figure
+
+
+def bars(values: np.ndarray, title: str, x_label: str, y_label: str, line: float | None = None) -> Figure:
+    """One bar for each value, in the order given. line: height of a dashed line to compare with."""
+    figure, axes = plt.subplots(figsize=(8, 2.8), dpi=80, layout="constrained")
+    axes.bar(range(len(values)), values, width=0.9, color=ACCENT)
+    if line is not None:
+        axes.axhline(line, color=SECOND, ls="--", lw=1)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set_title(title, fontsize=12, loc="left", color=INK)
+    _plain(axes)
+    plt.close(figure)
+    return figure
+
+
+def curves(x: np.ndarray, ys: Mapping[str, np.ndarray], title: str, x_label: str, y_label: str) -> Figure:
+    """Lines over a shared axis, one label each."""
+    figure, axes = plt.subplots(figsize=(6, 3), dpi=80, layout="constrained")
+    for (label, y), colour in zip(ys.items(), cycle((ACCENT, SECOND, "#5a9367", "#8a5fa8")), strict=False):
+        axes.plot(x, y, label=label, color=colour)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set_title(title, fontsize=12, loc="left", color=INK)
+    axes.legend(fontsize=8, frameon=False)
+    _plain(axes)
+    plt.close(figure)
+    return figure
+
+
+def image_map(coordinates: np.ndarray, images: Tensor, title: str, size: float = 7.0) -> Figure:
+    """Images drawn where their two coordinates put them. coordinates: (B, 2); size: of the map, in inches."""
+    figure, axes = plt.subplots(figsize=(size, size), dpi=80, layout="constrained")
+    low, high = coordinates.min(0), coordinates.max(0)
+    place = (coordinates - low) / np.maximum(high - low, 1e-9)
+    half = 0.028
+    for (x, y), image in zip(place, _hwc(images), strict=True):
+        axes.imshow(image, extent=(x - half, x + half, y - half, y + half), interpolation="antialiased")
+    axes.set(xlim=(-2 * half, 1 + 2 * half), ylim=(-2 * half, 1 + 2 * half), xticks=[], yticks=[], aspect="equal")
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=12, loc="left", color=INK)
+    plt.close(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with written_whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+
+
+def _hwc(images: Tensor) -> np.ndarray:
+    images = images if images.dtype == torch.uint8 else to_bytes(images)
+    return images.cpu().permute(0, 2, 3, 1).numpy()
+
+
+def _tile(images: Tensor, columns: int) -> np.ndarray:
+    """Images side by side on white, with a gap after each: (rows · (S + gap), columns · (S + gap), 3) uint8."""
+    pixels = _hwc(images)
+    n, height, width, _ = pixels.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows, columns, height + _GAP, width + _GAP, 3), 255, dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        sheet[i // columns, i % columns, :height, :width] = image
+    return sheet.transpose(0, 2, 1, 3, 4).reshape(rows * (height + _GAP), columns * (width + _GAP), 3)
+
+
+def _picture_figure(picture: np.ndarray, scale: float, title: str, left: float = 0.05) -> tuple[Figure, plt.Axes]:
+    height, width = picture.shape[0] * scale / 80, picture.shape[1] * scale / 80
+    figure = plt.figure(figsize=(width + left + 0.05, height + 0.65), dpi=80)
+    total_w, total_h = figure.get_size_inches()
+    axes = figure.add_axes((left / total_w, 0.3 / total_h, width / total_w, height / total_h))
+    axes.imshow(picture, interpolation="nearest", aspect="auto")
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=12, loc="left", color=INK)
+    plt.close(figure)
+    return figure, axes
+
+
+def _plain(axes: plt.Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
