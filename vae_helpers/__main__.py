@@ -1,4 +1,4 @@
-"""`python -m vae_helpers split | train | evaluate | sample`: what the notebooks do, for those who train on a server."""
+"""`python -m vae_helpers split | train | evaluate | sample | walk`: what the notebooks do, for those who train on a server."""
 
 import json
 import sys
@@ -10,15 +10,17 @@ import tyro
 from PIL import Image
 
 from .checkpoint import load_checkpoint, newest_checkpoint
-from .data import load_images, split_dataset, split_validation, to_bytes
+from .data import decode_image, load_images, split_dataset, split_validation, to_bytes
 from .loss import BETA
-from .metrics import decode_latents, evaluate_vae, pca_error, ppca_figures, psnr
+from .metrics import decode_latents, encode_images, evaluate_vae, pca_error, ppca_figures, psnr
 from .model import VAE
 from .plots import image_grid, save_figure
 from .report import reconstruction_saver, save_metrics
 from .settings import best_device, folders
 from .toy_dogs import write_toy_dogs
 from .train import TrainingSettings, fit
+from .walks import filmstrip, save_gif, save_png
+from .walks import walk as walk_between
 
 
 def split(source: tyro.conf.Positional[Path | None] = None, /, test_size: float = 0.2, random_state: int = 42) -> None:
@@ -110,10 +112,49 @@ def sample(
         print(f"wrote {n} files to {out}")
 
 
+def walk(
+    start: tyro.conf.Positional[Path | None] = None,
+    end: tyro.conf.Positional[Path | None] = None,
+    /,
+    steps: int = 48,
+    straight: bool = False,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Walk from one dog to another: a GIF, outputs/walk.gif, and a filmstrip beside it, outputs/walk_filmstrip.png.
+
+    Args:
+        start: an image file; a draw from N(0, I) when left out.
+        end: an image file; another draw when left out.
+        steps: how many pictures, both ends included.
+        straight: along the straight line instead of the sphere's arc.
+        seed: of the draws.
+        checkpoint: a .pth file; the newest in models/saved_models when left out.
+        out: where the GIF goes.
+    """
+    where = folders()
+    vae = load_checkpoint(checkpoint or newest_checkpoint(where.checkpoints), best_device()).vae
+    generator = torch.Generator().manual_seed(seed)
+
+    def latent(photo: Path | None) -> torch.Tensor:
+        if photo is None:
+            return torch.randn(vae.latent_shape, generator=generator)
+        pixels = torch.from_numpy(decode_image(photo, vae.image_size).copy()).permute(2, 0, 1)
+        return encode_images(vae, pixels[None])[0][0]
+
+    images = walk_between(vae, latent(start), latent(end), steps, on_sphere=not straight)
+    gif = out or where.outputs / "walk.gif"
+    strip = gif.with_name(f"{gif.stem}_filmstrip.png")
+    save_gif(images, gif)
+    save_png(filmstrip(images[:: -(-len(images) // 12)]), strip)
+    print(f"wrote {gif} and {strip}")
+
+
 def main() -> None:
     """Run the command line; what a person can mend is said in one line, without a traceback."""
     try:
-        commands = {"split": split, "train": train, "evaluate": evaluate, "sample": sample}
+        commands = {"split": split, "train": train, "evaluate": evaluate, "sample": sample, "walk": walk}
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m vae_helpers", description=__doc__)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")

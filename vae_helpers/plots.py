@@ -26,7 +26,7 @@ def image_rows(rows: Mapping[str, Tensor], title: str, captions: Sequence[str] |
 
     rows: label -> (B, 3, S, S). scale: picture pixels per image pixel at 80 dpi.
     """
-    tiled = [_tile(images, columns=len(images)) for images in rows.values()]
+    tiled = [tile(images, columns=len(images)) for images in rows.values()]
     picture = np.concatenate(tiled)
     size = next(iter(rows.values())).shape[-1] + _GAP
     figure, axes = _picture_figure(picture, scale, title, left=1.2)
@@ -38,7 +38,7 @@ def image_rows(rows: Mapping[str, Tensor], title: str, captions: Sequence[str] |
 
 def image_grid(images: Tensor, title: str, columns: int = 8, scale: float = 1.6) -> Figure:
     """A sheet of images (B, 3, S, S), row by row."""
-    return _picture_figure(_tile(images, columns), scale, title)[0]
+    return _picture_figure(tile(images, columns), scale, title)[0]
 
 
 def loss_curve(history: Sequence[Mapping[str, float]], title: str = "Loss falls with every epoch") -> Figure:
@@ -100,6 +100,17 @@ def image_map(coordinates: np.ndarray, images: Tensor, title: str, size: float =
     return figure
 
 
+def tile(images: Tensor, columns: int, gap: int = _GAP) -> np.ndarray:
+    """Images side by side on white, with a gap after each: (rows · (S + gap), columns · (S + gap), 3) uint8."""
+    pixels = _hwc(images)
+    n, height, width, _ = pixels.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows, columns, height + gap, width + gap, 3), 255, dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        sheet[i // columns, i % columns, :height, :width] = image
+    return sheet.transpose(0, 2, 1, 3, 4).reshape(rows * (height + gap), columns * (width + gap), 3)
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     with written_whole(path) as partial:
@@ -109,17 +120,6 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 def _hwc(images: Tensor) -> np.ndarray:
     images = images if images.dtype == torch.uint8 else to_bytes(images)
     return images.cpu().permute(0, 2, 3, 1).numpy()
-
-
-def _tile(images: Tensor, columns: int) -> np.ndarray:
-    """Images side by side on white, with a gap after each: (rows · (S + gap), columns · (S + gap), 3) uint8."""
-    pixels = _hwc(images)
-    n, height, width, _ = pixels.shape
-    rows = -(-n // columns)
-    sheet = np.full((rows, columns, height + _GAP, width + _GAP, 3), 255, dtype=np.uint8)
-    for i, image in enumerate(pixels):
-        sheet[i // columns, i % columns, :height, :width] = image
-    return sheet.transpose(0, 2, 1, 3, 4).reshape(rows * (height + _GAP), columns * (width + _GAP), 3)
 
 
 def _picture_figure(picture: np.ndarray, scale: float, title: str, left: float = 0.05) -> tuple[Figure, plt.Axes]:

@@ -1,0 +1,59 @@
+"""What can be said about a dog in numbers: the factors of toy dogs, breeds, or what the pixels themselves show.
+
+Each function returns labels, name -> (N,) float tensor, for `attribute_directions`.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .data import DogImages, to_signed
+from .toy_dogs import CONTINUOUS, read_factors
+
+
+def dog_attributes(images: DogImages, toy_folder: str | Path) -> dict[str, Tensor]:
+    """The best labels there are: known factors for toy dogs, breeds if in subfolders, else statistics of the pixels.
+
+    toy_folder: where `write_toy_dogs` left `factors.csv`.
+    """
+    known = read_factors(toy_folder) if (Path(toy_folder) / "factors.csv").exists() else {}
+    if all(name in known for name in images.names):
+        return toy_attributes([known[name] for name in images.names])
+    return breed_attributes(images.names) or pixel_attributes(images.pixels)
+
+
+def toy_attributes(factors: list[dict[str, float | str]]) -> dict[str, Tensor]:
+    """Continuous factors as they are; tongue and each eye's patch as 0 or 1. Those that all dogs share are left out."""
+    labels = {name.replace("_", " "): [row[name] for row in factors] for name in CONTINUOUS}
+    labels["tongue"] = [row["tongue"] == "out" for row in factors]
+    for side in ("left", "right"):
+        labels[f"{side} patch"] = [row["patch"] in (side, "both") for row in factors]
+    return _that_differ(labels)
+
+
+def breed_attributes(names: list[str], n: int = 8) -> dict[str, Tensor]:
+    """0 or 1 for each of the `n` commonest breeds: the folder an image lies in. Empty when no image lies in a folder."""
+    breeds = [Path(name).parent.name for name in names]
+    common = [breed for breed, _ in Counter(breeds).most_common() if breed][:n]
+    return _that_differ({breed: [b == breed for b in breeds] for breed in common})
+
+
+def pixel_attributes(pixels: Tensor) -> dict[str, Tensor]:
+    """brightness, warmth (red minus blue), contrast, and how much lighter the top is than the bottom.
+
+    pixels: uint8 (N, 3, S, S). In units of the range [-1, 1].
+    """
+    x = to_signed(pixels)
+    half = x.shape[2] // 2
+    return {
+        "brightness": x.mean((1, 2, 3)),
+        "warmth": (x[:, 0] - x[:, 2]).mean((1, 2)),
+        "contrast": x.std((1, 2, 3)),
+        "light from above": x[:, :, :half].mean((1, 2, 3)) - x[:, :, half:].mean((1, 2, 3)),
+    }
+
+
+def _that_differ(labels: dict[str, list]) -> dict[str, Tensor]:
+    return {name: torch.tensor(values, dtype=torch.float32) for name, values in labels.items() if len(set(values)) > 1}
