@@ -40,5 +40,6 @@ test: .venv/.installed-dev
 check: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow -rs tests
 
-bench: .venv/.installed
+bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/foundation.py
+	$(BIN)/python benchmarks/explorer.py

@@ -25,6 +25,7 @@ from PIL import Image
 from vae_helpers.settings import folders
 
 HERE = Path(__file__).resolve().parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
 IN_MAKE_DOGS = ("01", "02", "03", "04", "05")
 
 
@@ -48,16 +49,13 @@ class TalkingClient(NotebookClient):
 
 
 def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop the outputs that need a running kernel (progress bars, sliders): on a page they are dead."""
+    """Drop what needs a running kernel: on a page it is dead. A widget that brought a still picture leaves that."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [
-                o
-                for o in cell.outputs
-                if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
-            ]
             cell.metadata.pop("execution", None)
+            widgets = [o for o in cell.outputs if o.get("data", {}).pop(WIDGET, None)]
+            cell.outputs = [o for o in cell.outputs if o not in widgets or "image/png" in o.data]
     return notebook
 
 

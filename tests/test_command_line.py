@@ -1,10 +1,15 @@
 import json
 import sys
 
+import numpy as np
 import pytest
-from tiny import write_images
+import torch
+from PIL import Image
+from tiny import random_pixels, vivid_vae, write_images
 
 from vae_helpers.__main__ import main
+from vae_helpers.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+from vae_helpers.data import to_bytes, to_signed
 
 
 @pytest.fixture
@@ -36,9 +41,73 @@ def test_a_folder_becomes_a_model_figures_and_new_dogs(run, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("split", "no/such/folder"), "no/such/folder"), (("sample",), "train first"), (("train",), "no folder")],
+    [
+        (("split", "no/such/folder"), "no/such/folder"),
+        (("sample",), "train first"),
+        (("walk",), "train first"),
+        (("train",), "no folder"),
+    ],
 )
 def test_a_mistake_is_answered_in_one_line_that_names_it(run, words, said):
     with pytest.raises(SystemExit) as stopped:
         run(*words)
     assert said in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+@pytest.fixture
+def vae(tmp_path):
+    """The model whose checkpoint the workspace holds."""
+    vae = vivid_vae()
+    save_checkpoint(checkpoint_path(tmp_path / "models/saved_models", 1), Checkpoint(vae, 1, [], {}))
+    return vae
+
+
+def strip_images(path) -> torch.Tensor:
+    """The images of a filmstrip of one row, uint8 (n, 3, 16, 16)."""
+    with Image.open(path) as picture:
+        sheet = torch.from_numpy(np.array(picture)[::2, ::2])
+    return torch.stack([sheet[:, x : x + 16].permute(2, 0, 1) for x in range(0, sheet.shape[1], 18)])
+
+
+def test_a_walk_goes_from_one_photo_to_the_other(run, vae, tmp_path, capsys):
+    dogs = random_pixels(2)
+    for dog, name in zip(dogs, ("from.png", "to.png"), strict=True):
+        Image.fromarray(dog.permute(1, 2, 0).numpy()).save(tmp_path / name)
+    run("walk", tmp_path / "from.png", tmp_path / "to.png", "--steps", 6)
+    images = strip_images(tmp_path / "outputs/walk_filmstrip.png")
+    with torch.no_grad():
+        ends = to_bytes(vae.reconstruct(to_signed(dogs)))
+    assert len(images) == 6 and (images[[0, -1]].int() - ends.int()).abs().max() <= 1
+    with Image.open(tmp_path / "outputs/walk.gif") as gif:
+        assert gif.n_frames == 10  # six there, four back
+    assert "walk.gif" in capsys.readouterr().out
+
+
+def test_a_walk_between_draws_follows_its_seed_and_way(run, vae, tmp_path):
+    walks = {"first": (), "again": (), "other seed": ("--seed", 1), "straight": ("--straight",)}
+    for name, words in walks.items():
+        run("walk", "--steps", 5, "--out", tmp_path / name / "walk.gif", *words)
+    for file in ("walk.gif", "walk_filmstrip.png"):
+        first, again, other, straight = ((tmp_path / name / file).read_bytes() for name in walks)
+        assert first == again and len({first, other, straight}) == 3
+    first, straight = (strip_images(tmp_path / name / "walk_filmstrip.png") for name in ("first", "straight"))
+    assert torch.equal(first[[0, -1]], straight[[0, -1]])
+
+
+def test_a_long_walk_has_a_filmstrip_of_one_row(run, vae, tmp_path):
+    run("walk", "--steps", 30)
+    assert len(strip_images(tmp_path / "outputs/walk_filmstrip.png")) == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("notes.txt",), "notes.txt"), (("gone.png",), "gone.png"), (("--steps", 1), "steps=1")],
+    ids=["no image", "no file", "one step"],
+)
+def test_a_walk_that_cannot_be_made_is_answered_in_one_line_and_writes_nothing(run, vae, tmp_path, monkeypatch, words, said):
+    (tmp_path / "notes.txt").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        run("walk", *words)
+    assert said in str(stopped.value) and "\n" not in str(stopped.value)
+    assert not (tmp_path / "outputs").exists()

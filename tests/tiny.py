@@ -1,7 +1,9 @@
 """Small things that several test files use: models, pixels, folders of images."""
 
+import io
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -23,6 +25,24 @@ def random_pixels(n: int, image_size: int = 16, seed: int = 0) -> Tensor:
     """uint8 (n, 3, S, S)"""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (n, 3, image_size, image_size), dtype=torch.uint8, generator=generator)
+
+
+def vivid_vae(seed: int = 0, **architecture) -> VAE:
+    """A `tiny_vae` with 12 latent numbers, each of which can be seen in the picture."""
+    vae = tiny_vae(seed, **{"latent_dim": 12} | architecture)
+    with torch.no_grad():
+        vae.decoder.line.weight *= 20
+    return vae
+
+
+def png_pixels(png: bytes, factor: int = 1) -> Tensor:
+    """uint8 (3, S, S) of a PNG that shows every pixel as a square of factor x factor; an AssertionError when it does not."""
+    with Image.open(io.BytesIO(png)) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        sheet = torch.from_numpy(np.array(image))
+    pixels = sheet[::factor, ::factor]
+    assert torch.equal(sheet, pixels.repeat_interleave(factor, 0).repeat_interleave(factor, 1))
+    return pixels.permute(2, 0, 1)
 
 
 def write_files(folder: Path, names: list[str]) -> Path:

@@ -4,6 +4,7 @@ Each function returns labels, name -> (N,) float tensor, for `attribute_directio
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -34,26 +35,34 @@ def toy_attributes(factors: list[dict[str, float | str]]) -> dict[str, Tensor]:
 
 
 def breed_attributes(names: list[str], n: int = 8) -> dict[str, Tensor]:
-    """0 or 1 for each of the `n` commonest breeds: the folder an image lies in. Empty when no image lies in a folder."""
+    """0 or 1 for each of the `n` commonest breeds: the folder an image lies in. Empty when no image lies in a folder.
+
+    When these are all there are, the least common is left out: what all the others are not. With it the labels would always
+    sum to one, and no step could move one and hold the rest.
+    """
     breeds = [Path(name).parent.name for name in names]
     common = [breed for breed, _ in Counter(breeds).most_common() if breed][:n]
+    if set(breeds) == set(common):
+        common = common[:-1]
     return _that_differ({breed: [b == breed for b in breeds] for breed in common})
 
 
 def pixel_attributes(pixels: Tensor) -> dict[str, Tensor]:
     """brightness, warmth (red minus blue), contrast, and how much lighter the top is than the bottom.
 
-    pixels: uint8 (N, 3, S, S). In units of the range [-1, 1].
+    pixels: uint8 (N, 3, S, S). In units of the range [-1, 1]. Those that all dogs share are left out.
     """
     x = to_signed(pixels)
     half = x.shape[2] // 2
-    return {
+    labels = {
         "brightness": x.mean((1, 2, 3)),
         "warmth": (x[:, 0] - x[:, 2]).mean((1, 2)),
         "contrast": x.std((1, 2, 3)),
         "light from above": x[:, :, :half].mean((1, 2, 3)) - x[:, :, half:].mean((1, 2, 3)),
     }
+    return _that_differ(labels)
 
 
-def _that_differ(labels: dict[str, list]) -> dict[str, Tensor]:
-    return {name: torch.tensor(values, dtype=torch.float32) for name, values in labels.items() if len(set(values)) > 1}
+def _that_differ(labels: Mapping[str, Sequence | Tensor]) -> dict[str, Tensor]:
+    found = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in labels.items()}
+    return {name: values for name, values in found.items() if values.max() - values.min() > 1e-6}

@@ -61,7 +61,11 @@ def decode_image(path: str | Path, image_size: int = 56) -> np.ndarray:
     Transparent pixels become white. Raises what Pillow raises for a file it cannot read, and ValueError for a picture of
     more pixels than Pillow deems safe.
     """
-    with Image.open(path) as image:
+    try:
+        opened = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
+    with opened as image:
         if image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels is more than the {Image.MAX_IMAGE_PIXELS:,} allowed")
         image.draft("RGB", (8 * image_size, 8 * image_size))  # a large JPEG is decoded at a fraction of its size

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import train_test_split
@@ -38,6 +37,7 @@ def interpolate_on_sphere(z_from: Tensor, z_to: Tensor, steps: int | Tensor) -> 
     t = _places(steps)[:, None].to(a)
     direction = (torch.sin((1 - t) * angle) * a / a.norm() + torch.sin(t * angle) * b / b.norm()) / torch.sin(angle)
     points = direction * torch.lerp(a.norm(), b.norm(), t)
+    points = torch.where(t == 0, a, torch.where(t == 1, b, points))  # the ends to the last bit
     return points.view(-1, *z_from.shape).to(z_from)
 
 
@@ -100,14 +100,15 @@ def principal_axes(mu: Tensor, n: int = 8) -> Directions:
     mu: (N, *latent_shape), posterior means. n: how many, at most N - 1 and the latent's size. Scores: share of variance.
     """
     n = min(n, len(mu) - 1, mu[0].numel())
-    pca = PCA(n, svd_solver="covariance_eigh").fit(mu.flatten(1).double().numpy())
-    axes, std = torch.from_numpy(pca.components_), torch.from_numpy(pca.explained_variance_).clamp_min(1e-12).sqrt()
+    x = mu.flatten(1).double()
+    variance, axes = torch.linalg.eigh(torch.cov(x.T).view(x.shape[1], -1))  # smallest first
+    variance, axes = variance.flip(0)[:n].clamp_min(1e-12), axes.T.flip(0)[:n]
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a sign of its own, the same on every machine
-    readouts = axes / std[:, None]
+    readouts = axes / variance.sqrt()[:, None]
+    scores = variance / x.var(0).sum().clamp_min(1e-12)
     names = [f"axis {i + 1}" for i in range(n)]
-    scores = torch.from_numpy(pca.explained_variance_ratio_)
-    offsets = -readouts @ torch.from_numpy(pca.mean_)
-    return _directions(mu, names, axes * std[:, None], readouts, offsets, scores, "share of variance")
+    vectors = axes * variance.sqrt()[:, None]
+    return _directions(mu, names, vectors, readouts, -readouts @ x.mean(0), scores, "share of variance")
 
 
 def dimensions_by_kl(mu: Tensor, logvar: Tensor, n: int = 8) -> Directions:
@@ -127,23 +128,21 @@ def attribute_directions(mu: Tensor, labels: Mapping[str, Tensor], seed: int = 0
     """Directions that move one named attribute and hold the other attributes still, fitted by linear regression.
 
     A ridge regression reads every attribute off the latent means. It is fitted on three quarters of the dogs (seed: of
-    that choice); its R² on the others are the scores. Many moves change one reading by one unit and no other reading; the
-    vector is the one most usual for dogs, the shortest in the metric of the means' covariance C: with the readouts as rows
-    of W, V = (W C Wᵀ)⁻¹ W C. (The shortest in the plain metric uses numbers that hardly vary, which the decoder ignores.)
+    that choice); its R² on the others are the scores. The vectors come from the regression the other way round, of the
+    latents on all readings: how dogs differ for each unit of one reading while the others stay. With the readouts as rows
+    of W and the means' covariance C that is V = (W C Wᵀ)⁻¹ W C. (The shortest step that changes one reading only, the
+    pseudo-inverse of W, leans on numbers that hardly vary among dogs; the decoder does not follow it.)
 
     mu: (N, *latent_shape). labels: name -> (N,) numbers, one for each dog; coordinates are in their units. Raises ValueError
     for labels of another length, that are not finite or the same for all dogs, and for fewer than 8 dogs.
     """
     x = mu.flatten(1).double()
-    y = (
-        torch.stack([torch.as_tensor(values).double() for values in labels.values()], dim=1)
-        if labels
-        else x.new_zeros(len(x), 0)
-    )
-    if not labels or len(y) != len(x) or len(x) < 8:
+    lengths = {len(values) for values in labels.values()}
+    if lengths != {len(x)} or len(x) < 8:
         raise ValueError(
-            f"{len(labels)} attributes of {len(y)} dogs for {len(x)} latents: give one number a dog, for at least 8 dogs"
+            f"{len(labels)} attributes of {sorted(lengths)} dogs, {len(x)} latents: give one number a dog, for at least 8 dogs"
         )
+    y = torch.stack([torch.as_tensor(values).double() for values in labels.values()], dim=1)
     spread = y.std(0)
     for name, s in zip(labels, spread.tolist(), strict=True):
         if not s > 0:  # also for nan

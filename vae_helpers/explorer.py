@@ -10,15 +10,17 @@ import io
 import json
 from collections.abc import Mapping
 from html import escape
+from itertools import count
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from .data import DogImages, decode_image, to_bytes
 from .directions import Directions, dimensions_by_kl, interpolate, interpolate_on_sphere, principal_axes
-from .explorer_panel import MAX_UPLOAD, N_SLIDERS, ROLES, WAYS, ExplorerPanel
+from .explorer_panel import MAX_UPLOAD, N_SLIDERS, ROLES, STEPS, WAYS, ExplorerPanel
 from .metrics import decode_latents, encode_images
 from .model import VAE
 from .plots import image_rows
@@ -37,9 +39,12 @@ class LatentExplorer(ExplorerPanel):
     principal axes and single dimensions. seed: of the random draws. title: its heading. Raises ValueError for dogs of
     another shape.
 
-    `z` is where one stands, (*latent_shape) on the CPU; `picture.value` is that dog as PNG bytes. `close()` closes it;
-    running its cell again closes what the cell's last run made.
+    `z` is where one stands, (*latent_shape) on the CPU; `picture.value` is that dog as PNG bytes; `ranges` holds both ends'
+    coordinates of each slider, whose own value runs from 0 to 50. `close()` closes it; running its cell again closes what
+    the cell's last run made.
     """
+
+    _timer = None  # also for `close`, which Python calls when __init__ raises
 
     def __init__(
         self,
@@ -59,7 +64,8 @@ class LatentExplorer(ExplorerPanel):
         mu, logvar = encode_images(vae, self.dogs[:_MOST_DOGS])
         self._typical = (mu - mu.roll(1, 0)).flatten(1).norm(dim=1).median().item()
         own = {"principal axes": principal_axes(mu, 16), "single dimensions": dimensions_by_kl(mu, logvar, 16)}
-        self._pages = _pages({**(directions or {}), **own})
+        given = dict(directions or {})
+        self._pages = _pages(given | {name: d for name, d in own.items() if name not in given})
         self.directions = next(iter(self._pages.values()))
         self.z, self._start, self._target, self._came_from = mu[0], mu[0], mu[1], ""
         self._timer, self._recorded, self._first_shown = None, None, 0
@@ -88,18 +94,24 @@ class LatentExplorer(ExplorerPanel):
         self.morph(0.0)
 
     def move(self, k: int, value: float) -> None:
-        """Move slider `k`: to the dog whose coordinate along that direction is `value`, its other coordinates as they are."""
-        with self.quietly():
-            self.sliders[k].value = value
-        self._stand_at(self.directions.move(self.z[None], k, self.sliders[k].value)[0])
+        """Go to the dog whose coordinate along direction `k` is `value`, its other coordinates as they are."""
+        self._stand_at(self.directions.move(self.z[None], k, value)[0])
+        self._show_place(k, value)
+        self._draw_ends_when_still()
+
+    def value_at(self, k: int, place: int) -> float:
+        """The coordinate along direction `k` at a place of its slider, 0 to 50."""
+        low, high = self.ranges[k]
+        return low + (high - low) * place / STEPS
 
     def morph(self, t: float) -> None:
         """Stand between the start (0) and the other dog (1), `t` of the way."""
         with self.quietly():
-            self.morph_slider.value = t
+            self.morph_slider.value = round(t * STEPS)
         way = interpolate_on_sphere if self.way.value == WAYS[0] else interpolate
-        self._stand_at(way(self._start, self._target, torch.tensor([self.morph_slider.value]))[0])
+        self._stand_at(way(self._start, self._target, torch.tensor([t]))[0])
         self._place_sliders()
+        self._draw_ends_when_still()
 
     def morph_towards_dog(self, i: int) -> None:
         """Make dog `i` the other end of the morph."""
@@ -113,8 +125,6 @@ class LatentExplorer(ExplorerPanel):
             self.pages.value = page
         for k, row in enumerate(self.rows):
             row.layout.display = "flex" if k < len(d) else "none"
-        for label, name, score in zip(self.labels, d.names, d.scores.tolist(), strict=False):
-            label.value = f"<b>{escape(name)}</b> <span style='opacity: .6'>{d.score_name} {score:.2f}</span>"
         self._place_sliders()
         self._draw_ends_when_still()
 
@@ -132,7 +142,7 @@ class LatentExplorer(ExplorerPanel):
 
     def save(self) -> Path:
         """Keep this dog as outputs/dog_N.png in the workspace; returns its path."""
-        path = _free_name("dog", ".png")
+        [path] = _free_paths("dog", ".png")
         save_png(enlarged(decode_latents(self.vae, self.z[None]), 8)[0], path)
         self.say(f"wrote {folders().shown(path)}")
         return path
@@ -152,23 +162,22 @@ class LatentExplorer(ExplorerPanel):
         """Write what was recorded as outputs/walk_N.gif and walk_N_filmstrip.png; returns both paths."""
         with self.quietly():
             self.recording.value = False
-        steps, self._recorded = self._recorded or [self.z], None
-        images = decode_latents(self.vae, torch.stack(steps))
-        gif = _free_name("walk", ".gif")
-        strip = gif.with_name(f"{gif.stem}_filmstrip.png")
+        images = decode_latents(self.vae, torch.stack(self._recorded or [self.z]))
+        gif, strip = _free_paths("walk", ".gif", "_filmstrip.png")
         save_gif(images, gif, seconds=max(1.0, 0.06 * len(images)))
         save_png(filmstrip(images[:: -(-len(images) // 24)]), strip)
+        self._recorded = None
         self.say(f"wrote {folders().shown(gif)} and {folders().shown(strip)}")
         return gif, strip
 
     def overview(self) -> Figure:
         """What each slider does from here, from its low end to its high one: a picture for where no kernel runs."""
-        seven = self.z.expand(7, *self.z.shape)
+        five = self.z.expand(5, *self.z.shape)
         rows = {}
         for k, name in enumerate(self.directions.names):
-            values = torch.linspace(self.sliders[k].min, self.sliders[k].max, 7)
-            rows[name] = decode_latents(self.vae, self.directions.move(seven, k, values))
-        return image_rows(rows, self.title, scale=1.2)
+            values = torch.linspace(*self.ranges[k], 5)
+            rows[name] = decode_latents(self.vae, self.directions.move(five, k, values))
+        return image_rows(rows, self.title, scale=1.0)
 
     def close(self) -> None:
         """Close every part of it; no comm and no timer is left."""
@@ -194,7 +203,7 @@ class LatentExplorer(ExplorerPanel):
                 )
             self.start_from_photo(bytes(buffers[0]))
         except Exception as error:  # a broken file can make a reader raise anything
-            why = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError | OSError) else str(error)
+            why = "it is no picture that can be read" if isinstance(error, UnidentifiedImageError) else str(error)
             self.photo_message.value = f"{escape(name)} was not used: {escape(why)}. Nothing was changed."
 
     def _repr_mimebundle_(self, **kw) -> dict:
@@ -207,34 +216,36 @@ class LatentExplorer(ExplorerPanel):
         return encode_images(self.vae, pixels[None])[0][0]
 
     def _start_from(self, z: Tensor, photo: Tensor | None, came_from: str) -> None:
+        self.reconstruction.value = png_bytes(decode_latents(self.vae, z[None])[0], 2)
         self._start, self._came_from, self.photo_message.value = z, came_from, ""
         self.photo.layout.visibility = "hidden" if photo is None else "visible"
         if photo is not None:
             self.photo.value = png_bytes(photo, 2)
-        self.reconstruction.value = png_bytes(decode_latents(self.vae, z[None])[0], 2)
         self.reset()
 
     def _stand_at(self, z: Tensor) -> None:
-        self.z = z
         self.picture.value = png_bytes(decode_latents(self.vae, z[None])[0], 7)
+        self.z = z  # only now: should decoding fail, picture and z still belong together
         walked = (z - self._start).norm().item()
         share = f", {walked / self._typical:.0%} of the distance between two dogs" if self._typical else ""
         self.distance.value = f"walked <b>{walked:.2f}</b> from {self._came_from}{share}"
         if self._recorded is not None:
             self._recorded.append(z)
-        self._draw_ends_when_still()
 
     def _place_sliders(self) -> None:
-        """Every slider shows where `z` lies on its direction; its range is widened where `z` lies outside."""
+        """Every slider shows where `z` lies on its direction; its range is widened when `z` lies outside."""
         d = self.directions
-        numbers = zip(self.sliders, d.low.tolist(), d.high.tolist(), d.coordinates(self.z[None])[0].tolist(), strict=False)
+        here = d.coordinates(self.z[None])[0].tolist()
+        self.ranges = [(min(a, x), max(b, x)) for a, b, x in zip(d.low.tolist(), d.high.tolist(), here, strict=True)]
+        for k, value in enumerate(here):
+            self._show_place(k, value)
+
+    def _show_place(self, k: int, value: float) -> None:
+        d, (low, high) = self.directions, self.ranges[k]
         with self.quietly():
-            for slider, low, high, here in numbers:
-                low, high = min(low, here), max(high, here)
-                with slider.hold_sync():
-                    slider.min, slider.max = min(low, slider.min), max(high, slider.max)  # never crossed on the way
-                    slider.value = here
-                    slider.min, slider.max, slider.step = low, high, (high - low) / 50 or 0.01
+            self.sliders[k].value = round(STEPS * (value - low) / ((high - low) or 1))
+        score = f"<small style='opacity: .7'>{d.score_name} {d.scores[k]:.2f}</small>"
+        self.labels[k].value = f"<b>{escape(d.names[k])}</b> {value:.2f} {score}"
 
     def _draw_ends_when_still(self) -> None:
         if self._timer:
@@ -246,7 +257,7 @@ class LatentExplorer(ExplorerPanel):
 
     def _draw_ends(self) -> None:
         here, d = self.z[None], self.directions
-        ends = [d.move(here, k, end) for k in range(len(d)) for end in (self.sliders[k].min, self.sliders[k].max)]
+        ends = [d.move(here, k, end) for k in range(len(d)) for end in self.ranges[k]]
         for pair, (low, high) in zip(self.ends, decode_latents(self.vae, torch.cat(ends)).unflatten(0, (-1, 2)), strict=False):
             pair[0].value, pair[1].value = png_bytes(low), png_bytes(high)
 
@@ -261,8 +272,9 @@ def _pages(sets: Mapping[str, Directions]) -> dict[str, Directions]:
     return pages
 
 
-def _free_name(stem: str, suffix: str) -> Path:
-    n = 1
-    while (path := folders().outputs / f"{stem}_{n}{suffix}").exists():
-        n += 1
-    return path
+def _free_paths(stem: str, *endings: str) -> list[Path]:
+    """outputs/{stem}_{n}{ending} for the first n for which none of them is there."""
+    for n in count(1):
+        paths = [folders().outputs / f"{stem}_{n}{ending}" for ending in endings]
+        if not any(path.exists() for path in paths):
+            return paths

@@ -14,6 +14,7 @@ from IPython import get_ipython
 
 N_SLIDERS = 8
 MAX_UPLOAD = 8_000_000  # bytes; Jupyter's connection breaks at a message of 10 MiB
+STEPS = 50  # from a slider's low end to its high one
 WAYS = ["on the sphere", "straight"]
 ROLES = ["start from it", "morph towards it"]
 _LINE = {"align_items": "center", "flex_flow": "row wrap"}
@@ -35,16 +36,17 @@ class ExplorerPanel(widgets.VBox):
         self._quiet = False
         self.picture = _image(392)
         self.photo, self.reconstruction, self.other = _image(112), _image(112), _image(112)
-        self.distance, self.message, self.photo_message = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.distance = widgets.HTML(layout={"width": "400px"})
+        self.message, self.photo_message = widgets.HTML(), widgets.HTML()
         page = widgets.Dropdown(options=pages, layout={"width": "260px"})
         self.pages = self._on_change(page, self.choose_directions)
-        self.sliders = [self._slider(lambda value, k=k: self.move(k, value)) for k in range(N_SLIDERS)]
+        self.sliders = [self._slider(lambda place, k=k: self.move(k, self.value_at(k, place))) for k in range(N_SLIDERS)]
         self.ends = [(_image(56), _image(56)) for _ in range(N_SLIDERS)]
-        self.labels = [widgets.HTML() for _ in range(N_SLIDERS)]
-        self.morph_slider = self._slider(self.morph, min=0, max=1, step=0.02)
-        way = widgets.Dropdown(options=WAYS, layout={"width": "130px"})
-        self.way = self._on_change(way, lambda _: self.morph(self.morph_slider.value))
-        self.role = widgets.ToggleButtons(options=ROLES, style={"button_width": "130px"})
+        self.labels = [widgets.HTML(layout={"width": "250px"}) for _ in range(N_SLIDERS)]
+        self.morph_slider = self._slider(lambda place: self.morph(place / STEPS))
+        way = widgets.Dropdown(options=WAYS, layout={"width": "110px"})
+        self.way = self._on_change(way, lambda _: self.morph(self.morph_slider.value / STEPS))
+        self.role = widgets.ToggleButtons(options=ROLES, style={"button_width": "auto"})
         self.thumbnails = [_image(56) for _ in range(N_SLIDERS)]
         self.pick_buttons = [self._button("", lambda i=i: self.pick(i), 56) for i in range(N_SLIDERS)]
         self.random_button, self.reset_button = self._button("Random", self.random), self._button("Reset", self.reset)
@@ -54,6 +56,9 @@ class ExplorerPanel(widgets.VBox):
         self.browser = _Browser()
         self.browser.on_msg(lambda _, content, buffers: self._shown(self.browser_says)(content, buffers))
         super().__init__(self._arranged(title))
+        self.add_class("explorer")  # names for whoever looks at the page: tests, a reader's own style
+        for name in ("picture", "distance", "message", "photo_message"):
+            getattr(self, name).add_class(f"explorer-{name.replace('_', '-')}")
         self._close_earlier_ones()
 
     def say(self, text: str, colour: str = "inherit") -> None:
@@ -86,8 +91,12 @@ class ExplorerPanel(widgets.VBox):
         below = [widgets.VBox([image, widgets.HTML(text)], layout={"width": "130px"}) for image, text in began]
         left = widgets.VBox([self.picture, self.distance, widgets.HBox(below)])
         parts = zip(self.ends, self.labels, self.sliders, strict=True)
-        self.rows = [widgets.HBox([low, widgets.VBox([text, bar]), high], layout=_LINE) for (low, high), text, bar in parts]
-        morph = widgets.HBox([widgets.HTML("<b>morph</b>"), self.morph_slider, self.way], layout=_LINE)
+        self.rows = [
+            widgets.HBox([low, widgets.VBox([text, bar]), high], layout={"align_items": "center"})
+            for (low, high), text, bar in parts
+        ]
+        label = widgets.HTML("<b>morph</b>", layout={"width": "56px"})
+        morph = widgets.HBox([label, self.morph_slider, self.way], layout={"align_items": "center"})
         right = widgets.VBox([self.pages, *self.rows, morph])
         buttons = [self.random_button, self.reset_button, self.browser, self.save_button, self.copy_button, self.recording]
         back, on = self._button("‹", lambda: self.turn(-1), 36), self._button("›", lambda: self.turn(1), 36)
@@ -101,8 +110,10 @@ class ExplorerPanel(widgets.VBox):
             self.message,
         ]
 
-    def _slider(self, moved: Callable[[float], None], **kw) -> widgets.FloatSlider:
-        return self._on_change(widgets.FloatSlider(layout={"width": "260px"}, **kw), moved)
+    def _slider(self, moved: Callable[[int], None]) -> widgets.IntSlider:
+        # Places are whole numbers and ranges never change: told to show anything else, the browser answers with what it
+        # rounded that to, and its answer cannot be told from a hand's movement
+        return self._on_change(widgets.IntSlider(max=STEPS, readout=False, layout={"width": "230px"}), moved)
 
     def _button(self, text: str, does: Callable[[], object], width: int = 100) -> widgets.Button:
         button = widgets.Button(description=text, layout={"width": f"{width}px"})

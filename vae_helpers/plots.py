@@ -59,12 +59,16 @@ def loss_curve(history: Sequence[Mapping[str, float]], title: str = "Loss falls 
     return figure
 
 
-def bars(values: np.ndarray, title: str, x_label: str, y_label: str, line: float | None = None) -> Figure:
-    """One bar for each value, in the order given. line: height of a dashed line to compare with."""
+def bars(
+    values: np.ndarray, title: str, x_label: str, y_label: str, line: float | None = None, names: Sequence[str] = ()
+) -> Figure:
+    """One bar for each value, in the order given. line: height of a dashed line to compare with. names: one below each bar."""
     figure, axes = plt.subplots(figsize=(8, 2.8), dpi=80, layout="constrained")
     axes.bar(range(len(values)), values, width=0.9, color=ACCENT)
     if line is not None:
         axes.axhline(line, color=SECOND, ls="--", lw=1)
+    if names:
+        axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8, color=INK)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_title(title, fontsize=12, loc="left", color=INK)
     _plain(axes)
@@ -72,14 +76,28 @@ def bars(values: np.ndarray, title: str, x_label: str, y_label: str, line: float
     return figure
 
 
+def heat_map(values: np.ndarray, title: str, names: Sequence[str], x_label: str, y_label: str) -> Figure:
+    """A square table of signed numbers as colours, white at 0, full colour at -1 and 1. values: (K, K), rows from the top."""
+    size = 0.3 * max(len(names), 8)
+    figure, axes = plt.subplots(figsize=(2.4 + size, 1.6 + size), dpi=80, layout="constrained")
+    shown = axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8, color=INK)
+    axes.set_yticks(range(len(names)), names, fontsize=8, color=INK)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    figure.colorbar(shown, shrink=0.7)
+    figure.suptitle(title, fontsize=12, color=INK)
+    plt.close(figure)
+    return figure
+
+
 def curves(x: np.ndarray, ys: Mapping[str, np.ndarray], title: str, x_label: str, y_label: str) -> Figure:
     """Lines over a shared axis, one label each."""
-    figure, axes = plt.subplots(figsize=(6, 3), dpi=80, layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 3), dpi=80, layout="constrained")
     for (label, y), colour in zip(ys.items(), cycle((ACCENT, SECOND, "#5a9367", "#8a5fa8")), strict=False):
         axes.plot(x, y, label=label, color=colour)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_title(title, fontsize=12, loc="left", color=INK)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _plain(axes)
     plt.close(figure)
     return figure
