@@ -48,6 +48,18 @@ class Hand:
     def uploads(self, path) -> None:
         self.page.locator(".explorer input[type=file]").set_input_files(str(path))
 
+    def asks(self, expression: str) -> str:
+        """What the notebook's kernel answers."""
+        return self.page.evaluate(
+            """async expression => {
+            const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            const future = kernel.requestExecute({ code: '', user_expressions: { answer: expression }, store_history: false });
+            const answer = (await future.done).content.user_expressions.answer;
+            return answer.status === 'ok' ? answer.data['text/plain'] : `${answer.ename}: ${answer.evalue}`;
+        }""",
+            expression,
+        )
+
     def reads(self, name: str) -> str:
         return self.page.locator(f".explorer-{name}").inner_text()
 
@@ -64,7 +76,7 @@ def hand(tmp_path_factory):
             const notebook = window.jupyterapp.shell.currentWidget.content;
             const shown = cell => cell.model.sharedModel.getSource().startsWith('explorer = LatentExplorer');
             const index = notebook.widgets.findIndex(shown);
-            notebook.activeCellIndex = index + 1;
+            notebook.activeCellIndex = index;
             await notebook.scrollToItem(index, 'start');
         }""")
         page.wait_for_selector(".explorer .noUi-handle", timeout=60_000)
@@ -147,6 +159,36 @@ def test_a_fast_run_of_keys_ends_at_the_last_of_them(hand):
     hand.page.wait_for_timeout(400)
     soon = hand.page.evaluate(PIXELS)
     assert soon == hand.sees()
+
+
+def test_the_picture_follows_the_mouse_while_it_drags(hand):
+    hand.clicks("Reset")
+    before = hand.sees()
+    box = hand.page.locator(".explorer .noUi-handle").nth(1).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    middle = hand.page.locator(".explorer .noUi-target").nth(1).bounding_box()
+    towards = 1 if x < middle["x"] + middle["width"] / 2 else -1
+    mouse = hand.page.mouse
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + 40 * towards, y, steps=10)
+    halfway = hand.sees()
+    mouse.move(x + 80 * towards, y, steps=10)
+    further = hand.sees()
+    mouse.up()
+    assert halfway != before and further != halfway
+    assert hand.sees() == further
+
+
+def test_running_its_cell_again_leaves_one_explorer_and_closes_the_other(hand):
+    count = "len(type(explorer)._open), len(__import__('ipywidgets').widgets.widget._instances)"
+    before, which = hand.asks(count), hand.asks("id(explorer)")
+    hand.page.evaluate("""async () => {
+        await window.jupyterapp.commands.execute('notebook:run-cell');
+    }""")
+    hand.page.wait_for_selector(".explorer .noUi-handle", timeout=60_000)
+    assert hand.asks("id(explorer)") != which
+    assert hand.asks(count) == before
 
 
 def test_keep_puts_files_and_the_clipboard_to_use(hand):
