@@ -210,7 +210,7 @@ def test_the_way_walked_is_told_in_distances_between_dogs(explorer):
     typical = (means - means.roll(1, 0)).norm(dim=1).median()
     explorer.morph(1.0)
     walked = (means[1] - means[0]).norm()
-    assert f"<b>{walked:.2f}</b> from dog 0, {walked / typical:.0%} of" in explorer.distance.value
+    assert f"<b>{walked:.2f}</b> from dog 0; two dogs lie {typical:.1f} apart" in explorer.distance.value
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")  # for one, from the share that an axis has of no variance at all
@@ -373,7 +373,7 @@ def test_a_dog_that_is_picked_is_the_one_in_the_picture_above(explorer, place):
     explorer.turn(2)
     i = numbers_shown(explorer)[place]
     explorer.pick_buttons[place].click()
-    assert torch.equal(explorer.z, encoded(explorer, DOGS[i])) and f"from dog {i}," in explorer.distance.value
+    assert torch.equal(explorer.z, encoded(explorer, DOGS[i])) and f"from dog {i};" in explorer.distance.value
 
 
 def test_a_dog_that_is_picked_to_morph_towards_is_the_end_of_the_morph(explorer):
@@ -634,7 +634,7 @@ def test_a_photo_at_which_the_model_fails_changes_nothing(explorer, monkeypatch)
         upload(explorer, "rex.png", PHOTO)
     assert everything(explorer) == before
     explorer.reset()
-    assert torch.equal(explorer.z, encoded(explorer, DOGS[0])) and "from dog 0," in explorer.distance.value
+    assert torch.equal(explorer.z, encoded(explorer, DOGS[0])) and "from dog 0;" in explorer.distance.value
 
 
 # ---------------------------------------------------------------- what it is made from

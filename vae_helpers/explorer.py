@@ -227,8 +227,8 @@ class LatentExplorer(ExplorerPanel):
         self.picture.value = png_bytes(decode_latents(self.vae, z[None])[0], 7)
         self.z = z  # only now: should decoding fail, picture and z still belong together
         walked = (z - self._start).norm().item()
-        share = f", {walked / self._typical:.0%} of the distance between two dogs" if self._typical else ""
-        self.distance.value = f"walked <b>{walked:.2f}</b> from {self._came_from}{share}"
+        two_dogs = f"; two dogs lie {self._typical:.1f} apart" if self._typical else ""
+        self.distance.value = f"walked <b>{walked:.2f}</b> from {self._came_from}{two_dogs}"
         if self._recorded is not None:
             self._recorded.append(z)
 
