@@ -97,19 +97,20 @@ def test_toy_dogs_are_known_by_their_factors(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
+    ("names", "breeds"),
     [
-        (["pug/1.png", "collie/2.png"], {"pug", "collie"}),
-        (["toy_00001.png", "photo.png"], {"brightness", "warmth", "contrast", "light from above"}),
-        (["pug/1.png", "pug/2.png"], {"brightness", "warmth", "contrast", "light from above"}),
+        (["pug/1.png", "collie/2.png", "3.png"], {"pug", "collie"}),
+        (["pug/1.png", "collie/2.png"], {"pug"}),  # whatever is no pug is a collie
+        (["toy_00001.png", "photo.png"], set()),
+        (["pug/1.png", "pug/2.png"], set()),
     ],
-    ids=["breeds", "one dog that was not drawn", "one breed"],
+    ids=["two breeds and others", "two breeds", "one dog that was not drawn", "one breed"],
 )
 @pytest.mark.parametrize("drawn", [True, False], ids=["toy dogs drawn", "no toy dogs"])
-def test_other_dogs_are_known_by_their_breeds_or_else_their_pixels(tmp_path, names, expected, drawn):
+def test_other_dogs_are_known_by_their_pixels_and_by_their_breeds_if_they_have_any(tmp_path, names, breeds, drawn):
     if drawn:
         write_toy_dogs(tmp_path, 2, pixels=24)
-    assert set(dog_attributes(dogs(names), tmp_path)) == expected
+    assert set(dog_attributes(dogs(names), tmp_path)) == {"brightness", "warmth", "contrast", "light from above"} | breeds
 
 
 def grey(n: int) -> torch.Tensor:

@@ -15,14 +15,14 @@ from .toy_dogs import CONTINUOUS, read_factors
 
 
 def dog_attributes(images: DogImages, toy_folder: str | Path) -> dict[str, Tensor]:
-    """The best labels there are: known factors for toy dogs, breeds if in subfolders, else statistics of the pixels.
+    """The best labels there are: known factors for toy dogs; for photos, statistics of the pixels, and breeds if in subfolders.
 
     toy_folder: where `write_toy_dogs` left `factors.csv`.
     """
     known = read_factors(toy_folder) if (Path(toy_folder) / "factors.csv").exists() else {}
     if all(name in known for name in images.names):
         return toy_attributes([known[name] for name in images.names])
-    return breed_attributes(images.names) or pixel_attributes(images.pixels)
+    return pixel_attributes(images.pixels) | breed_attributes(images.names)
 
 
 def toy_attributes(factors: list[dict[str, float | str]]) -> dict[str, Tensor]:
