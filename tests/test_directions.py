@@ -309,7 +309,7 @@ FINE = torch.arange(20.0)
     ("labels", "n_dogs", "said"),
     [
         ({}, 20, "0 attributes"),
-        ({"size": FINE[:19]}, 20, r"\[19\] dogs for 20 latents"),
+        ({"size": FINE[:19]}, 20, r"\[19\] dogs, 20 latents"),
         ({"size": FINE, "ears": FINE[:19]}, 20, "19"),
         ({"size": FINE[:7]}, 7, "at least 8 dogs"),
         ({"ears": FINE, "size": torch.full((20,), 0.1)}, 20, "'size' is the same"),
