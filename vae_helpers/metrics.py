@@ -137,11 +137,15 @@ def ppca_figures(train: Tensor, test: Tensor, n_dimensions: int, beta: float = B
     return HeldOutFigures(len(test), beta, sampled + beta * kl, sampled, from_mean, kl, by_dimension.numpy())
 
 
+def principal_components(train: Tensor, n_dimensions: int) -> PCA:
+    """scikit-learn's PCA fitted on uint8 images (N, 3, S, S) in [-1, 1], with at most N - 1 dimensions; always the same."""
+    flat = to_signed(train).flatten(1).numpy()
+    return PCA(min(n_dimensions, len(train) - 1), svd_solver="randomized", random_state=0).fit(flat)
+
+
 def _pca(train: Tensor, test: Tensor, n_dimensions: int) -> tuple[PCA, Tensor, Tensor]:
-    flat_train, flat_test = (to_signed(pixels).flatten(1).numpy() for pixels in (train, test))
-    n_dimensions = min(n_dimensions, len(train) - 1)
-    pca = PCA(n_dimensions, svd_solver="randomized", random_state=0).fit(flat_train)
-    centred = flat_test - pca.mean_
+    pca = principal_components(train, n_dimensions)
+    centred = to_signed(test).flatten(1).numpy() - pca.mean_
     coordinates = torch.from_numpy(centred @ pca.components_.T).double()
     return pca, coordinates, torch.from_numpy(centred).double().square().sum(1)
 
