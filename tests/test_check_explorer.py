@@ -28,6 +28,7 @@ class Hand:
     def sees(self) -> str:
         """The large picture's pixels, once they have not changed for a while."""
         before = None
+        self.page.wait_for_timeout(300)  # a frame may be on its way
         for _ in range(100):
             now = self.page.evaluate(PIXELS)
             if now == before:
@@ -156,7 +157,7 @@ def test_a_fast_run_of_keys_ends_at_the_last_of_them(hand):
     hand.presses("Home", 1, 1)
     hand.sees()
     hand.presses("ArrowRight", 1, 40)
-    hand.page.wait_for_timeout(400)
+    hand.page.wait_for_timeout(1000)  # 40 frames in a queue would take more than twice that
     soon = hand.page.evaluate(PIXELS)
     assert soon == hand.sees()
 
