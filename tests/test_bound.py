@@ -1,19 +1,18 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny import random_pixels, tiny_vae
 
 from vae_helpers.bound import BYTE_WIDTH, LinearVAE, bits_per_dimension, elbo, importance_weighted_bound
 from vae_helpers.data import to_signed
-from vae_helpers.loss import noise_variance
+from vae_helpers.loss import kl_divergence, noise_variance
 from vae_helpers.metrics import evaluate_vae, ppca_figures
 from vae_helpers.toy_dogs import draw_dog, sample_factors
 
 
 def toy_pixels(n: int, seed: int, size: int = 16) -> torch.Tensor:
-    import numpy as np
-
     pictures = [np.asarray(draw_dog(row, size)) for row in sample_factors(n, seed)]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
@@ -67,6 +66,21 @@ def test_more_samples_never_loosen_the_bound_of_a_network_but_for_noise():
     bounds = [importance_weighted_bound(vae, pixels, 0.05, k).mean().item() for k in (1, 4, 16, 64)]
     assert elbo(vae, pixels, 0.05, 64).mean() <= bounds[2] + 0.05
     assert bounds == sorted(bounds)
+
+
+@pytest.mark.parametrize(("bytes_wide", "nats_off"), [(138, 0.01), (17, 0.1), (9, 2.0)])
+def test_density_times_width_is_the_mass_of_the_bytes_interval_while_the_noise_is_wide(bytes_wide, nats_off):
+    """Of 768 numbers together, with the errors that such noise makes; the exact mass by the normal distribution function."""
+    sigma = bytes_wide * BYTE_WIDTH
+    x_hat = to_signed(TEST).double() + sigma * torch.randn(TEST.shape, generator=torch.Generator().manual_seed(0))
+    vae = tiny_vae()
+    vae.decode = lambda z: x_hat
+    by_density = elbo(vae, TEST, sigma**2) + kl_divergence(*vae.encode(to_signed(TEST))).detach()
+    t, half = -(to_signed(TEST) - x_hat).abs() / sigma, BYTE_WIDTH / 2 / sigma
+    high, low = torch.special.log_ndtr(t + half), torch.special.log_ndtr(t - half)
+    mass = (high + torch.log1p(-torch.exp(low - high))).flatten(1).sum(1)
+    assert (by_density - mass).abs().max() < nats_off
+    assert (by_density - mass).abs().max() > nats_off / 1000
 
 
 def test_the_elbo_is_the_loss_in_other_units():

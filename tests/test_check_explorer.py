@@ -75,8 +75,9 @@ def hand(tmp_path_factory):
         run_all_cells(lab, page, CHAPTER)
         page.evaluate("""async () => {
             const notebook = window.jupyterapp.shell.currentWidget.content;
-            const shown = cell => cell.model.sharedModel.getSource().startsWith('explorer = LatentExplorer');
+            const shown = cell => cell.model.sharedModel.getSource().includes('explorer = LatentExplorer(');
             const index = notebook.widgets.findIndex(shown);
+            if (index < 0) throw new Error('no cell makes an explorer');
             notebook.activeCellIndex = index;
             await notebook.scrollToItem(index, 'start');
         }""")

@@ -1,7 +1,8 @@
 """How probable an image is to a model: lower bounds on log P(x), in nats and in bits per dimension.
 
 A byte stands for an interval of width 2/255 in [-1, 1], so P(x), the probability of the 8-bit image, is the decoder's
-density times that width for each of its D numbers. (Exact to a millionth while the noise is wider than a few bytes.)
+density times that width for each of its D numbers. That is the interval's mass to second order in its width: good while the
+noise is some ten bytes wide or more, and no longer a bound once it is narrower.
 """
 
 import math
