@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from .files import written_whole
+from .loss import BETA
 from .model import VAE
 
 STATE_FILE = "training_state.pth"
@@ -29,6 +30,11 @@ class Checkpoint:
     epoch: int
     history: list[dict[str, float]]
     settings: dict[str, Any]
+
+    @property
+    def beta(self) -> float:
+        """The weight of the KL that the model was trained with; of a calibrated one, that of its newest epoch."""
+        return self.history[-1]["beta"] if self.settings.get("calibrated") else self.settings.get("beta", BETA)
 
 
 def checkpoint_path(folder: str | Path, epoch: int) -> Path:
