@@ -1,5 +1,9 @@
-"""Weights in safetensors files: our own, half as large as in a checkpoint, and those of Hugging Face diffusers."""
+"""Weights in safetensors files: those that come with the project, and those of Hugging Face diffusers.
 
+models/pretrained/index.json names every file that is shipped, its SHA-256 and the shape of its latents.
+"""
+
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,9 +14,57 @@ from safetensors.torch import load_file, save_file
 from .attention import MULTIPLES, AttentionVAE
 from .checkpoint import build_vae
 from .files import written_whole
+from .flow import LatentFlow
 from .model import BaseVAE
+from .priors import FullGaussian, GaussianMixture, Prior, StandardNormal
+from .settings import PROJECT
 
+PRETRAINED = PROJECT / "models" / "pretrained"
+INDEX = "index.json"
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def load_pretrained(name: str, folder: str | Path = PRETRAINED) -> BaseVAE | Prior:
+    """The VAE or prior that is shipped as `name`, in float32 and eval mode on the CPU.
+
+    Raises ValueError for a name that is not shipped, or a file that is not, byte for byte, the one that was; FileNotFoundError
+    when it is gone.
+    """
+    index_path = Path(folder) / INDEX
+    index = json.loads(index_path.read_text(encoding="utf-8")) if index_path.is_file() else {}
+    if name not in index:
+        raise ValueError(
+            f"{name!r} is not among the weights in {str(folder)!r}: {', '.join(sorted(index)) or 'there are none'}"
+        )
+    about, path = index[name], Path(folder) / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights {str(path)!r}, though {INDEX} lists them: fetch the repository again")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != about["sha256"]:
+        raise ValueError(f"{str(path)!r} is not the file that was shipped (SHA-256 {found[:8]}…, not {about['sha256'][:8]}…)")
+    loaded = _load(path, rest=load_pretrained(about["rest"], folder) if "rest" in about else None)
+    if list(loaded.latent_shape) != about["latent_shape"]:
+        raise ValueError(f"{name!r} has latents {list(loaded.latent_shape)}, and {INDEX} says {about['latent_shape']}")
+    return loaded
+
+
+def write_index(folder: str | Path, rest: dict[str, str] | None = None) -> None:
+    """List the weights in `folder` in its index.json. rest: {"sharp": "faithful"} when sharp leaves its encoder to faithful."""
+    rest, index = rest or {}, {}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        more = {"rest": rest[path.stem]} if path.stem in rest else {}
+        loaded = _load(path, rest=_load(path.with_stem(more["rest"])) if more else None)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        index[path.stem] = {"sha256": digest, "latent_shape": list(loaded.latent_shape)} | more
+    with written_whole(Path(folder) / INDEX) as partial:
+        partial.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def _load(path: Path, rest: BaseVAE | None = None) -> BaseVAE | Prior:
+    with safe_open(path, "pt") as file:
+        prior = (file.metadata() or {}).get("prior")
+    kinds = {kind.__name__: kind for kind in (StandardNormal, FullGaussian, GaussianMixture, LatentFlow)}
+    return kinds[prior].load(path) if prior in kinds else load_weights(path, rest)
 
 
 def save_weights(path: str | Path, vae: BaseVAE, dtype: torch.dtype = torch.float16, only: str = "") -> None:
