@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Independent, Normal
 from torch.distributions import kl_divergence as torch_kl
 
-from vae_helpers.loss import BETA, kl_divergence, kl_per_dimension, noise_variance, vae_loss
+from vae_helpers.loss import BETA, calibrated_beta, kl_divergence, kl_per_dimension, kl_weight, noise_variance, vae_loss
 
 
 def batch(n: int = 6, latent_shape: tuple[int, ...] = (5,), image_size: int = 4, dtype=torch.float32):
@@ -89,3 +89,77 @@ def test_the_gradient_of_the_loss_is_beta_times_that_of_the_negative_elbo(beta):
     of_elbo = torch.autograd.grad((divergence - log_likelihood).mean(), learned)
     of_loss = torch.autograd.grad(vae_loss(x_hat, x, mu, logvar, beta).loss, learned)
     torch.testing.assert_close(of_loss, tuple(beta * gradient for gradient in of_elbo))
+
+
+# ---------------------------------------------------------------- the objective, opened up
+
+
+def test_the_calibrated_noise_is_where_the_likelihood_has_no_slope():
+    x_hat, x, mu, logvar = batch()
+    n_pixels = x[0].numel()
+    recon = vae_loss(x_hat, x, mu, logvar).recon
+    variance = noise_variance(calibrated_beta(recon, n_pixels), n_pixels).clone().requires_grad_()
+    log_px = torch.distributions.Normal(x_hat, variance.sqrt()).log_prob(x).sum()
+    (slope,) = torch.autograd.grad(log_px, variance, retain_graph=True)
+    scale = (x.numel() / variance).item()  # what each of the two terms that cancel there comes to
+    assert abs(slope.item()) < 1e-5 * scale
+    for factor in (0.9, 1.1):
+        other = torch.distributions.Normal(x_hat, (factor * variance).sqrt()).log_prob(x).sum()
+        assert other < log_px
+
+
+def test_no_gradient_goes_through_the_calibrated_noise():
+    recon = torch.tensor(0.5, requires_grad=True)
+    assert not calibrated_beta(recon, 48).requires_grad
+    assert calibrated_beta(0.5, 48) == pytest.approx(0.5 / 24) == calibrated_beta(recon, 48).item()
+
+
+def test_the_calibrated_gradient_is_that_of_the_bound_with_its_noise_at_the_optimum():
+    x_hat, x, mu, logvar = (t.double().requires_grad_() for t in batch(dtype=torch.float64))
+    n_pixels = x[0].numel()
+    error = (x_hat - x).square().mean()
+    bound = n_pixels / 2 * error.log() + kl_divergence(mu, logvar).double().mean()
+    parts = vae_loss(x_hat, x, mu, logvar, calibrated_beta(error, n_pixels))
+    ours = torch.autograd.grad(parts.loss, (x_hat, mu))
+    wanted = torch.autograd.grad(bound, (x_hat, mu))
+    factor = 2 * error.item() / n_pixels
+    for a, b in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(a, factor * b, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("progress", "warmup", "cycles", "weight"),
+    [
+        (0.0, 0.0, 1, 1.0),
+        (0.0, 0.5, 1, 0.0),
+        (0.25, 0.5, 1, 0.5),
+        (0.5, 0.5, 1, 1.0),
+        (0.75, 0.5, 1, 1.0),
+        (1.0, 1.0, 1, 1.0),
+        (0.5, 0.5, 2, 0.0),
+        (0.125, 0.5, 2, 0.5),
+        (0.3, 0.5, 2, 1.0),
+        (0.75, 1.0, 2, 0.5),
+        (1.0, 0.5, 4, 1.0),
+    ],
+)
+def test_the_weight_of_the_kl_rises_and_starts_again_with_every_cycle(progress, warmup, cycles, weight):
+    assert kl_weight(progress, warmup, cycles) == pytest.approx(weight)
+
+
+def test_free_bits_count_what_is_below_them_as_much_as_them_and_leave_the_rest():
+    x_hat, x, _, _ = batch()
+    mu = torch.zeros(6, 3)
+    mu[:, 1], mu[:, 2] = 0.2, 2.0  # KL per dimension: 0, 0.02 and 2 nats
+    logvar = torch.zeros_like(mu)
+    plain, free = (vae_loss(x_hat, x, mu, logvar, beta=1.0, free_bits=bits) for bits in (0.0, 0.5))
+    assert free.kl == plain.kl and free.recon == plain.recon
+    assert (plain.loss - plain.recon).item() == pytest.approx(2.02, abs=1e-5)
+    assert (free.loss - free.recon).item() == pytest.approx(3.0, abs=1e-5)
+
+
+def test_free_bits_do_not_push_a_number_below_them():
+    x_hat, x, _, _ = batch()
+    mu = torch.tensor([[0.2, 2.0]]).repeat(6, 1).requires_grad_()
+    vae_loss(x_hat, x, mu, torch.zeros_like(mu), beta=1.0, free_bits=0.5).loss.backward()
+    assert (mu.grad[:, 0] == 0).all() and (mu.grad[:, 1] > 0).all()

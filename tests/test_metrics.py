@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.decomposition import PCA
 from tiny import random_pixels, tiny_vae
 
@@ -10,11 +11,16 @@ from vae_helpers.data import to_signed
 from vae_helpers.loss import noise_variance
 from vae_helpers.metrics import (
     USED_KL,
+    active_units,
     evaluate_vae,
     nearest_images,
     pca_error,
+    pca_reconstructions,
     ppca_figures,
+    prior_gap,
     psnr,
+    similarity,
+    webp,
 )
 
 
@@ -138,3 +144,100 @@ def test_distance_is_the_root_mean_squared_difference():
     white, black = torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     index, distance = nearest_images(0.5 * white, torch.cat([black, black + 255, black]))
     assert index.tolist() == [1] and distance.item() == pytest.approx(0.5)
+
+
+# ---------------------------------------------------------------- likeness to the original
+
+
+def blurred_and_original(n: int = 10, size: int = 24):
+    pixels = random_pixels(n, size)
+    return torch.nn.functional.avg_pool2d(to_signed(pixels), 3, stride=1, padding=1), pixels
+
+
+def test_psnr_and_ssim_are_those_of_scikit_image():
+    x_hat, pixels = blurred_and_original()
+    margin = (6, 6, 6, 6)  # of one colour: the two libraries go on differently beyond an image's edge
+    x_hat, pixels = (torch.nn.functional.pad(t, margin, value=v) for t, v in ((x_hat, 0.1), (pixels, 120)))
+    found = similarity(x_hat, pixels, batch_size=3)
+    a, b = (t.permute(0, 2, 3, 1).double().numpy() for t in (x_hat, to_signed(pixels)))
+    options = {"data_range": 2.0, "channel_axis": -1, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    maps = [structural_similarity(one, other, full=True, **options)[1] for one, other in zip(a, b, strict=True)]
+    assert found.ssim == pytest.approx(np.mean(maps), abs=1e-5)
+    assert found.psnr == pytest.approx(peak_signal_noise_ratio(b, a, data_range=2.0), abs=1e-4)
+    assert found.psnr == pytest.approx(psnr(found.mse), abs=1e-4)
+
+
+def test_likeness_does_not_depend_on_the_batch_size_and_is_perfect_for_the_original():
+    x_hat, pixels = blurred_and_original()
+    together = similarity(x_hat, pixels, batch_size=256)
+    for batch_size in (1, 4):
+        other = similarity(x_hat, pixels, batch_size)
+        assert (other.mse, other.psnr, other.ssim) == pytest.approx((together.mse, together.psnr, together.ssim), rel=1e-5)
+    assert similarity(to_signed(pixels), pixels).ssim == pytest.approx(1, abs=1e-6)
+
+
+def test_likeness_is_of_what_can_be_shown():
+    _, pixels = blurred_and_original()
+    white = torch.full_like(pixels, 255)
+    assert similarity(torch.full(pixels.shape, 3.0), white).mse == pytest.approx(0, abs=1e-10)
+
+
+@pytest.mark.parametrize("wrong", ["other size", "bytes", "none"])
+def test_likeness_of_what_cannot_be_compared_is_refused(wrong):
+    x_hat, pixels = blurred_and_original()
+    x_hat = {"other size": x_hat[..., 1:], "bytes": pixels, "none": x_hat[:0]}[wrong]
+    with pytest.raises(ValueError, match="similarity compares"):
+        similarity(x_hat, pixels[:0] if wrong == "none" else pixels)
+
+
+def test_webp_gives_the_pictures_back_and_says_what_they_cost():
+    smooth = torch.linspace(0, 255, 32).round().to(torch.uint8).expand(3, 3, 32, 32).contiguous()
+    small, few = webp(smooth, quality=0)
+    large, many = webp(smooth, quality=100)
+    assert small.shape == smooth.shape and small.dtype == torch.uint8
+    assert 20 < few < many
+    assert similarity(to_signed(large), smooth).psnr > max(30, similarity(to_signed(small), smooth).psnr)
+
+
+def test_pca_reconstructions_have_the_error_of_pca():
+    train, test = random_pixels(40, seed=1), random_pixels(10, seed=2)
+    back = pca_reconstructions(train, test, 7)
+    error = (back - to_signed(test)).square().mean().item()
+    assert error == pytest.approx(pca_error(train, test, 7), rel=1e-5)
+
+
+# ---------------------------------------------------------------- latents in use, and the prior
+
+
+def test_an_active_unit_is_one_whose_mean_moves_with_the_picture():
+    generator = torch.Generator().manual_seed(0)
+    mu = torch.randn(5000, 4, generator=generator) * torch.tensor([1.0, 0.11, 0.09, 0.0])
+    assert active_units(mu + 3) == 2  # where the means lie does not matter, only how they vary
+    assert active_units(mu, threshold=0.5) == 1
+    assert active_units(mu.view(5000, 1, 2, 2)) == 2
+
+
+def test_an_encoder_that_fills_the_prior_has_no_gap():
+    generator = torch.Generator().manual_seed(1)
+    mu, train_mu = (0.8**0.5 * torch.randn(n, 3, generator=generator) for n in (2000, 2000))
+    gap = prior_gap(mu, torch.full_like(mu, math.log(0.2)), train_mu)  # 0.8 + 0.2: N(0, I) all together
+    assert gap.share_beyond == pytest.approx(0.05, abs=0.02)
+    assert gap.spectrum == pytest.approx(gap.prior_spectrum, abs=0.15)
+
+
+def test_dogs_on_a_ring_leave_a_hole_that_moments_do_not_show():
+    angle = torch.rand(2, 3000, generator=torch.Generator().manual_seed(2)) * 2 * math.pi
+    ring = 2**0.5 * torch.stack([angle.cos(), angle.sin()], dim=2)  # mean 0, covariance I, nothing in the middle
+    gap = prior_gap(ring[0], torch.full_like(ring[0], -8.0), ring[1])
+    assert gap.spectrum == pytest.approx(np.ones(2), abs=0.1)
+    assert gap.share_beyond > 0.7
+
+
+def test_numbers_that_carry_nothing_do_not_count_in_the_distances():
+    angle = torch.rand(2, 500, generator=torch.Generator().manual_seed(2)) * 2 * math.pi
+    ring = 2**0.5 * torch.stack([angle.cos(), angle.sin()], dim=2)
+    mu, logvar = torch.cat([ring, torch.zeros(2, 500, 50)], dim=2), torch.zeros(500, 52)
+    logvar[:, :2] = -8.0
+    gap = prior_gap(mu[0], logvar, mu[1])
+    assert gap.share_beyond > 0.7 and gap.distance.max() < 0.5
+    assert gap.spectrum.shape == gap.prior_spectrum.shape == (52,)

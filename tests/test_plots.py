@@ -6,12 +6,24 @@ from PIL import Image
 from tiny import random_pixels, tiny_vae
 
 from vae_helpers.data import to_signed
-from vae_helpers.plots import bars, curves, image_grid, image_map, image_rows, loss_curve, save_figure
+from vae_helpers.plots import (
+    bars,
+    curves,
+    heat_map,
+    histograms,
+    image_grid,
+    image_map,
+    image_rows,
+    loss_curve,
+    rate_distortion,
+    save_figure,
+)
 from vae_helpers.report import reconstruction_saver
 
 PIXELS = random_pixels(6, image_size=8)
 PARTS = ("train_loss", "train_recon", "train_kl", "validation_loss", "validation_recon", "validation_kl")
 HISTORY = [{"epoch": epoch} | {name: i + 1 / epoch for i, name in enumerate(PARTS)} for epoch in (1, 2, 3)]
+POINTS = {"beta 2": (3.0, 0.02), "calibrated": (5.0, 0.01), "beta 1": (1.0, 0.1)}
 
 FIGURES = {
     "image_rows": lambda: image_rows({"a": PIXELS, "b": to_signed(PIXELS)}, "A title"),
@@ -19,6 +31,9 @@ FIGURES = {
     "loss_curve": lambda: loss_curve(HISTORY, "A title"),
     "bars": lambda: bars(np.arange(5.0), "A title", "x", "y", line=2.0),
     "curves": lambda: curves(np.arange(5.0), {"a": np.arange(5.0), "b": np.ones(5)}, "A title", "x", "y"),
+    "heat_map": lambda: heat_map(np.eye(3), "A title", ["a", "b", "c"], "x", "y"),
+    "histograms": lambda: histograms({"a": np.arange(5.0), "b": np.arange(9.0)}, "A title", "x", line=2.0),
+    "rate_distortion": lambda: rate_distortion(POINTS, np.array([[1.0, 0.2], [3.0, 0.1]]), "PCA", "A title"),
     "image_map": lambda: image_map(np.random.default_rng(0).normal(size=(6, 2)), PIXELS, "A title", size=3),
 }
 
@@ -88,3 +103,27 @@ def test_the_picture_of_reconstructions_is_refreshed_after_every_epoch(tmp_path)
             pictures.append(np.asarray(image.convert("RGB")))
     assert not np.array_equal(*pictures)
     assert [file.name for file in tmp_path.iterdir()] == ["reconstructed.png"]
+
+
+def test_a_heat_map_of_shares_starts_at_white_and_one_of_signed_numbers_has_white_in_the_middle():
+    for values, low in ((np.array([[0.0, 0.5]]), 0), (np.array([[-0.2, 0.5]]), -1)):
+        figure = heat_map(values, "A title", ["row"], "x", "y", columns=["one", "two"])
+        shown = figure.axes[0].images[0]
+        assert shown.get_clim() == (low, 1)
+        assert shown.cmap(shown.norm(0.0))[:3] == pytest.approx((0.97, 0.98, 1), abs=0.05)
+        assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["one", "two"]
+        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["row"]
+
+
+def test_the_betas_are_joined_in_the_order_of_their_rates_and_every_point_is_named():
+    axes = rate_distortion(POINTS, np.array([[3.0, 0.1], [1.0, 0.2]]), "PCA", "A title").axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines["one VAE for each beta"] == [[1.0, 0.1], [3.0, 0.02]]
+    assert lines["PCA"] == [[1.0, 0.2], [3.0, 0.1]]
+    assert [text.get_text() for text in axes.texts] == list(POINTS)
+
+
+def test_histograms_share_their_bins_whatever_each_holds():
+    figure = histograms({"near": np.linspace(0, 1, 100), "far": np.linspace(5, 6, 100)}, "A title", "x")
+    edges = sorted({round(bar.get_x(), 6) for bar in figure.axes[0].patches})
+    assert len(edges) == 39 and edges[0] == pytest.approx(0, abs=0.1) and edges[-1] < 6

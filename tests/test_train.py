@@ -90,7 +90,9 @@ def test_a_few_images_can_be_learned_by_heart():
 def test_the_history_has_one_record_an_epoch_of_finite_averages():
     _, history = trained()
     averages = [f"{part}_{name}" for part in ("train", "validation") for name in ("loss", "recon", "kl")]
-    assert all(list(record) == ["epoch", *averages, "images_per_second", "seconds", "skipped_steps"] for record in history)
+    assert all(
+        list(record) == ["epoch", "beta", *averages, "images_per_second", "seconds", "skipped_steps"] for record in history
+    )
     assert [record["epoch"] for record in history] == [1, 2, 3]
     assert all(math.isfinite(value) for record in history for value in record.values())
     for record in history:
@@ -108,10 +110,76 @@ def test_the_same_seed_gives_the_same_weights_whatever_else_is_random(monkeypatc
 
 
 @pytest.mark.parametrize(
-    "changed", [{"seed": 1}, {"flip": False}, {"beta": 0.1}, {"learning_rate": 0.01}, {"max_grad_norm": 0.1}]
+    "changed",
+    [
+        {"seed": 1},
+        {"flip": False},
+        {"beta": 0.1},
+        {"learning_rate": 0.01},
+        {"max_grad_norm": 0.1},
+        {"calibrated": True},
+        {"kl_warmup": 0.5, "beta": 0.1},
+        {"free_bits": 1.0, "beta": 0.1},
+    ],
 )
 def test_every_setting_makes_a_difference(changed):
     assert not same_weights(trained()[0], trained(settings=replace(THREE_EPOCHS, **changed))[0])
+
+
+def test_cycles_make_a_difference_to_a_warm_up():
+    once, twice = (replace(THREE_EPOCHS, beta=0.1, kl_warmup=0.5, kl_cycles=cycles) for cycles in (1, 2))
+    assert not same_weights(trained(settings=once)[0], trained(settings=twice)[0])
+
+
+def test_with_a_warm_up_the_first_step_has_no_kl_and_validation_has_all_of_it():
+    one_step = TrainingSettings(epochs=1, batch_size=len(TRAIN), beta=0.1, kl_warmup=0.5)
+    _, (record,) = trained(settings=one_step)
+    assert record["train_loss"] == pytest.approx(record["train_recon"])
+    assert record["validation_loss"] == pytest.approx(record["validation_recon"] + 0.1 * record["validation_kl"])
+
+
+def test_a_calibrated_run_says_the_beta_of_its_own_error_and_its_checkpoint_keeps_it(tmp_path):
+    settings = replace(THREE_EPOCHS, calibrated=True)
+    _, history = trained(settings=settings, checkpoint_dir=tmp_path)
+    for record in history:
+        assert record["beta"] == pytest.approx(2 * record["validation_recon"] / TRAIN[0].numel())
+        assert record["validation_loss"] == pytest.approx(record["validation_recon"] + record["beta"] * record["validation_kl"])
+    assert load_checkpoint(list_checkpoints(tmp_path)[3]).beta == history[-1]["beta"]
+
+
+def test_the_first_step_of_a_calibrated_run_weighs_the_kl_by_the_error_of_its_batch():
+    one_step = TrainingSettings(epochs=1, batch_size=len(TRAIN), calibrated=True)
+    _, (record,) = trained(settings=one_step)
+    beta = 2 * record["train_recon"] / TRAIN[0].numel()
+    assert record["train_loss"] == pytest.approx(record["train_recon"] + beta * record["train_kl"], rel=1e-5)
+
+
+def test_a_run_with_a_given_beta_keeps_that(tmp_path):
+    _, history = trained(settings=replace(THREE_EPOCHS, beta=0.01), checkpoint_dir=tmp_path)
+    assert {record["beta"] for record in history} == {0.01}
+    assert load_checkpoint(list_checkpoints(tmp_path)[3]).beta == 0.01
+
+
+def test_a_calibrated_run_that_was_stopped_goes_on_as_if_it_never_had_been(tmp_path):
+    settings = TrainingSettings(epochs=3, batch_size=8, calibrated=True, kl_warmup=0.4, kl_cycles=2, free_bits=0.1)
+    unstopped, _ = trained(settings=settings)
+
+    def stop(vae, record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(settings=settings, checkpoint_dir=tmp_path, on_epoch=stop)
+    resumed, _ = trained(settings=settings, checkpoint_dir=tmp_path)
+    assert same_weights(unstopped, resumed)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kl_warmup": 1.5}, {"kl_warmup": -0.1}, {"kl_cycles": 0}, {"kl_cycles": 2}, {"free_bits": -1.0}]
+)
+def test_schedules_that_cannot_be_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainingSettings(**wrong)
 
 
 def test_after_each_epoch_the_model_is_shown_in_eval_mode_with_its_record():

@@ -16,6 +16,7 @@ import torch
 
 from .attention import AttentionVAE
 from .files import written_whole
+from .loss import BETA
 from .model import VAE, BaseVAE
 
 STATE_FILE = "training_state.pth"
@@ -30,6 +31,11 @@ class Checkpoint:
     epoch: int
     history: list[dict[str, float]]
     settings: dict[str, Any]
+
+    @property
+    def beta(self) -> float:
+        """The weight of the KL that the model was trained with; of a calibrated one, that of its newest epoch."""
+        return self.history[-1]["beta"] if self.settings.get("calibrated") else self.settings.get("beta", BETA)
 
 
 def checkpoint_path(folder: str | Path, epoch: int) -> Path:

@@ -37,11 +37,16 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     return kl_per_dimension(mu, logvar).flatten(1).sum(1)
 
 
-def vae_loss(x_hat: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float = BETA) -> VAELoss:
+def vae_loss(
+    x_hat: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float | Tensor = BETA, free_bits: float = 0.0
+) -> VAELoss:
     """The beta-VAE objective (Kingma & Welling 2014, eq. 10; Higgins et al. 2017 for beta), in float32.
 
     x_hat, x: (B, 3, S, S) in [-1, 1]; mu, logvar: (B, *latent_shape). Raises ValueError for shapes that differ, which
     would otherwise broadcast without a word.
+
+    free_bits: nats that every latent number may carry unpunished: its mean KL over the batch counts as this much when it is
+    less (Kingma et al. 2016, eq. 15). Then `loss` is above `recon + beta * kl`; `kl` stays what it is.
 
     With D = 3·S·S numbers in an image this is, up to a constant and the factor beta, the negative evidence lower bound
     of a decoder with Gaussian noise of variance `noise_variance(beta, D)`: choosing beta is choosing that noise.
@@ -51,8 +56,30 @@ def vae_loss(x_hat: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float =
     if mu.shape != logvar.shape or len(mu) != len(x):
         raise ValueError(f"mu is {tuple(mu.shape)} and logvar {tuple(logvar.shape)} for {len(x)} images; they must be alike")
     recon = F.mse_loss(x_hat.float(), x.float())
-    kl = kl_divergence(mu, logvar).mean()
-    return VAELoss(recon + beta * kl, recon, kl)
+    by_dimension = kl_per_dimension(mu, logvar).mean(0)
+    kl = by_dimension.sum()
+    counted = by_dimension.clamp_min(free_bits).sum() if free_bits else kl
+    return VAELoss(recon + beta * counted, recon, kl)
+
+
+def calibrated_beta(recon: Tensor | float, n_pixels: int) -> Tensor | float:
+    """The beta of a decoder that knows its noise: 2 · recon / D, with D = `n_pixels` numbers in an image.
+
+    -log p(x|z) is smallest where the noise variance σ² is the mean squared error itself; `noise_variance` of this beta is
+    that. No gradient goes through it. Rybkin, Daniilidis & Levine 2021, eq. 6 (optimal σ-VAE).
+    """
+    return 2 * (recon.detach() if isinstance(recon, Tensor) else recon) / n_pixels
+
+
+def kl_weight(progress: float, warmup: float = 0.0, cycles: int = 1) -> float:
+    """What beta is multiplied with when a share `progress` of the training is done: it rises from 0 to 1, then stays.
+
+    The training is cut into `cycles` equal parts; in each the weight rises over a share `warmup` of the part (0: at 1 from
+    the start). One cycle is KL warm-up (Bowman et al. 2016), several the cyclical schedule (Fu et al. 2019).
+    """
+    if progress >= 1:  # the end of the last cycle, not the start of another
+        return 1.0
+    return min(1.0, (progress * cycles % 1) / warmup) if warmup else 1.0
 
 
 def noise_variance(beta: float, n_pixels: int) -> float:

@@ -4,14 +4,17 @@ Every function is told which images it is on; none depends on the batch size: no
 averages are taken over images in float64.
 """
 
+import io
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from .data import to_signed
 from .loss import BETA, kl_per_dimension, noise_variance
@@ -105,6 +108,90 @@ def evaluate_vae(vae: VAE, pixels: Tensor, beta: float = BETA, seed: int = 0, ba
     return HeldOutFigures(len(pixels), beta, recon + beta * kl, recon, error(mu), kl, by_dimension)
 
 
+@dataclass(frozen=True)
+class Similarity:
+    """How like their originals pictures are. mse: in the range [-1, 1]; psnr: dB, peak 2; ssim: 1 for the same (Wang 2004)."""
+
+    mse: float
+    psnr: float
+    ssim: float
+
+
+def similarity(x_hat: Tensor, pixels: Tensor, batch_size: int = 256) -> Similarity:
+    """MSE, PSNR and SSIM over all images, by torchmetrics (SSIM: Gaussian window of 11 pixels, averaged over images).
+
+    x_hat: float (N, 3, S, S), taken as what can be shown, so held to [-1, 1]; pixels: uint8, the originals. Raises
+    ValueError for other shapes or types.
+    """
+    if x_hat.shape != pixels.shape or pixels.dtype != torch.uint8 or not x_hat.is_floating_point() or not len(pixels):
+        raise ValueError(
+            f"similarity compares float images with as many uint8 ones; got {x_hat.dtype} {tuple(x_hat.shape)} "
+            f"and {pixels.dtype} {tuple(pixels.shape)}"
+        )
+    psnr_of, ssim_of = PeakSignalNoiseRatio(data_range=(-1.0, 1.0)), StructuralSimilarityIndexMeasure(data_range=2.0)
+    for some, x in zip(x_hat.cpu().float().split(batch_size), pixels.split(batch_size), strict=True):
+        for figure in (psnr_of, ssim_of):
+            figure.update(some.clamp(-1, 1), to_signed(x))
+    mse = (psnr_of.sum_squared_error / psnr_of.total).item()
+    return Similarity(mse, psnr_of.compute().item(), ssim_of.compute().item())
+
+
+def webp(pixels: Tensor, quality: int = 0) -> tuple[Tensor, float]:
+    """Images through WebP and back: (uint8 (N, 3, S, S), bytes a picture on average). quality: 0, the smallest, to 100."""
+    back, sizes = [], []
+    for image in pixels.permute(0, 2, 3, 1).numpy():
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "WEBP", quality=quality, method=6)
+        sizes.append(file.tell())
+        back.append(torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1))
+    return torch.stack(back), sum(sizes) / len(sizes)
+
+
+def active_units(mu: Tensor, threshold: float = 0.01) -> int:
+    """How many latent numbers answer to the picture: the variance of their means over images is above `threshold`.
+
+    mu: (N, *latent_shape). Burda, Grosse & Salakhutdinov 2016, section 5.2.
+    """
+    return int((mu.flatten(1).double().var(0) > threshold).sum())
+
+
+@dataclass(frozen=True)
+class PriorGap:
+    """Where the encoder puts images, against where N(0, I) would.
+
+    spectrum, prior_spectrum: (L,), variances along the principal axes of the images' z and of as many draws from N(0, I),
+    largest first: were the images' z like the prior, they would agree. distance, prior_distance: (N,), from each z to the
+    closest mean of a training image, over the latent numbers that carry nats: draws that lie further out are in the holes.
+    """
+
+    spectrum: np.ndarray
+    prior_spectrum: np.ndarray
+    distance: np.ndarray
+    prior_distance: np.ndarray
+
+    @property
+    def share_beyond(self) -> float:
+        """Share of the prior's draws that are further from every training image than 95% of the held-out images' z are."""
+        return float((self.prior_distance > np.quantile(self.distance, 0.95)).mean())
+
+
+def prior_gap(mu: Tensor, logvar: Tensor, train_mu: Tensor, seed: int = 0, carries: float = 0.1) -> PriorGap:
+    """The aggregate posterior of held-out images beside the prior, N(0, I).
+
+    mu, logvar: (N, *latent_shape) of held-out images; train_mu: (M, *latent_shape) of training images. seed: of the draws.
+    carries: nats (KL, on average) from which on a latent number counts in the distances.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    z = reparameterize(mu, logvar, torch.randn(mu.shape, generator=generator)).flatten(1).double()
+    prior = torch.randn(z.shape, generator=generator).double()
+    used = kl_per_dimension(mu, logvar).flatten(1).mean(0) >= carries
+    used = used if used.any() else torch.ones_like(used)
+    near = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train_mu.flatten(1).double()[:, used].numpy())
+    distances = [near.kneighbors(points[:, used].numpy())[0][:, 0] for points in (z, prior)]
+    spectra = [torch.linalg.eigvalsh(torch.cov(points.T)).flip(0).numpy() for points in (z, prior)]
+    return PriorGap(*spectra, *distances)
+
+
 def pca_error(train: Tensor, test: Tensor, n_dimensions: int) -> float:
     """Mean squared error on `test` of PCA with so many dimensions, fitted on `train`; both uint8 (N, 3, S, S).
 
@@ -135,6 +222,13 @@ def ppca_figures(train: Tensor, test: Tensor, n_dimensions: int, beta: float = B
     sampled = from_mean + ((eigenvalue - noise).clamp(min=0) * variance).sum().item() / n_pixels
     kl = float(by_dimension.sum())
     return HeldOutFigures(len(test), beta, sampled + beta * kl, sampled, from_mean, kl, by_dimension.numpy())
+
+
+def pca_reconstructions(train: Tensor, test: Tensor, n_dimensions: int) -> Tensor:
+    """x_hat (N, 3, S, S) of `test` from so many principal components of `train`; both uint8."""
+    pca = principal_components(train, n_dimensions)
+    back = pca.inverse_transform(pca.transform(to_signed(test).flatten(1).numpy()))
+    return torch.from_numpy(back).float().view(test.shape)
 
 
 def principal_components(train: Tensor, n_dimensions: int) -> PCA:

@@ -18,6 +18,7 @@ from .data import to_bytes
 from .files import written_whole
 
 INK, ACCENT, SECOND = "#333333", "#3b6ea5", "#d1682f"
+_COLOURS = (ACCENT, SECOND, "#5a9367", "#8a5fa8")
 _GAP = 2  # pixels between images
 
 
@@ -76,12 +77,19 @@ def bars(
     return figure
 
 
-def heat_map(values: np.ndarray, title: str, names: Sequence[str], x_label: str, y_label: str) -> Figure:
-    """A square table of signed numbers as colours, white at 0, full colour at -1 and 1. values: (K, K), rows from the top."""
-    size = 0.3 * max(len(names), 8)
-    figure, axes = plt.subplots(figsize=(2.4 + size, 1.6 + size), dpi=80, layout="constrained")
-    shown = axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8, color=INK)
+def heat_map(
+    values: np.ndarray, title: str, names: Sequence[str], x_label: str, y_label: str, columns: Sequence[str] | None = None
+) -> Figure:
+    """A table of numbers as colours: white at 0, full colour at 1, and at -1 another when any is negative.
+
+    values: (K, L), rows from the top. names: of the rows; columns: of the columns, the same names when left out.
+    """
+    columns = names if columns is None else columns
+    width, height = (0.3 * max(len(labels), 8) for labels in (columns, names))
+    figure, axes = plt.subplots(figsize=(2.4 + width, 1.6 + height), dpi=80, layout="constrained")
+    signed = values.min() < 0
+    shown = axes.imshow(values, cmap="RdBu" if signed else "Blues", vmin=-1 if signed else 0, vmax=1)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=8, color=INK)
     axes.set_yticks(range(len(names)), names, fontsize=8, color=INK)
     axes.set(xlabel=x_label, ylabel=y_label)
     figure.colorbar(shown, shrink=0.7)
@@ -90,10 +98,49 @@ def heat_map(values: np.ndarray, title: str, names: Sequence[str], x_label: str,
     return figure
 
 
+def histograms(values: Mapping[str, np.ndarray], title: str, x_label: str, line: float | None = None) -> Figure:
+    """Several sets of numbers over one axis, a label each. line: place of a dashed line to compare with."""
+    figure, axes = plt.subplots(figsize=(8, 2.8), dpi=80, layout="constrained")
+    bins = np.linspace(*np.quantile(np.concatenate(list(values.values())), [0.002, 0.998]), 40)
+    for (label, numbers), colour in zip(values.items(), cycle(_COLOURS), strict=False):
+        axes.hist(numbers, bins, density=True, alpha=0.6, color=colour, label=label)
+    if line is not None:
+        axes.axvline(line, color=INK, ls="--", lw=1)
+    axes.set(xlabel=x_label, yticks=[])
+    axes.set_title(title, fontsize=12, loc="left", color=INK)
+    axes.legend(fontsize=8, frameon=False)
+    _plain(axes)
+    plt.close(figure)
+    return figure
+
+
+def rate_distortion(points: Mapping[str, tuple[float, float]], baseline: np.ndarray, baseline_name: str, title: str) -> Figure:
+    """The rate-distortion plane, both axes logarithmic: what a model pays (KL, nats an image) and what error is left for it.
+
+    points: label -> (rate, distortion); those called "beta ..." are joined in the order of their rates. baseline: (N, 2), a
+    curve to compare with. Alemi et al. 2018.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), dpi=80, layout="constrained")
+    axes.plot(*baseline[baseline[:, 0].argsort()].T, "s--", ms=3, color="#999999", label=baseline_name)
+    betas = sorted(place for label, place in points.items() if label.startswith("beta"))
+    axes.plot(*zip(*betas, strict=True), "-", color=ACCENT, lw=1, label="one VAE for each beta")
+    for label, (rate, distortion) in points.items():
+        axes.plot(rate, distortion, "o", color=ACCENT if label.startswith("beta") else SECOND)
+        below = label.startswith("beta")
+        offset, align = ((-6, -12), "right") if below else ((6, 4), "left")
+        axes.annotate(label, (rate, distortion), offset, textcoords="offset points", fontsize=8, ha=align, color=INK)
+    axes.set(xscale="log", yscale="log", xlabel="rate: KL in nats an image", ylabel="distortion: squared error, z sampled")
+    axes.set_title(title, fontsize=12, loc="left", color=INK)
+    axes.legend(fontsize=8, frameon=False)
+    _plain(axes)
+    plt.close(figure)
+    return figure
+
+
 def curves(x: np.ndarray, ys: Mapping[str, np.ndarray], title: str, x_label: str, y_label: str) -> Figure:
     """Lines over a shared axis, one label each."""
     figure, axes = plt.subplots(figsize=(8, 3), dpi=80, layout="constrained")
-    for (label, y), colour in zip(ys.items(), cycle((ACCENT, SECOND, "#5a9367", "#8a5fa8")), strict=False):
+    for (label, y), colour in zip(ys.items(), cycle(_COLOURS), strict=False):
         axes.plot(x, y, label=label, color=colour)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_title(title, fontsize=12, loc="left", color=INK)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -30,7 +31,7 @@ from .checkpoint import (
     save_training_state,
 )
 from .data import to_signed
-from .loss import BETA, vae_loss
+from .loss import BETA, calibrated_beta, kl_weight, vae_loss
 from .model import VAE
 from .settings import best_device, bf16_pays
 
@@ -49,6 +50,14 @@ class TrainingSettings:
     """Adam's step at its largest: it rises over the first steps, then falls to zero along a cosine."""
     beta: float = BETA
     """Weight of the KL divergence: loss = recon + beta * kl."""
+    calibrated: bool = False
+    """Instead of a given beta, the one whose noise is the decoder's own error: 2 * recon / D, anew in every step."""
+    kl_warmup: float = 0.0
+    """Share of the training (of each cycle) over which the KL's weight rises from 0 to beta."""
+    kl_cycles: int = 1
+    """How often the KL's weight starts again from 0."""
+    free_bits: float = 0.0
+    """Nats that every latent number may carry unpunished."""
     flip: bool = True
     """Mirror every image left to right half of the time."""
     max_grad_norm: float = 1.0
@@ -60,8 +69,13 @@ class TrainingSettings:
         for name in ("epochs", "batch_size", "learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
-        if not self.beta >= 0:
-            raise ValueError(f"beta={self.beta} must not be negative")
+        for name in ("beta", "free_bits"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.kl_warmup <= 1:
+            raise ValueError(f"kl_warmup={self.kl_warmup} must be a share of the training, from 0 to 1")
+        if self.kl_cycles < 1 or (self.kl_cycles > 1 and not self.kl_warmup):
+            raise ValueError(f"kl_cycles={self.kl_cycles} must be at least 1, and more than one needs kl_warmup above 0")
 
 
 class Batch(NamedTuple):
@@ -143,9 +157,15 @@ def fit(
             x = x.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 x_hat, mu, logvar = model(x, batch.eps[mine].to(device))
-            parts = vae_loss(x_hat, x, mu, logvar, settings.beta)
+            done, total = (epoch - 1) * steps + step, settings.epochs * steps
+            weight = kl_weight(done / total, settings.kl_warmup, settings.kl_cycles)
+            beta = settings.beta
+            if settings.calibrated:  # all processes together have one noise
+                recon = accelerator.reduce(F.mse_loss(x_hat.detach().float(), x), "mean")
+                beta = calibrated_beta(recon, x[0].numel())
+            parts = vae_loss(x_hat, x, mu, logvar, weight * beta, settings.free_bits)
 
-            factor = learning_rate_factor((epoch - 1) * steps + step, settings.epochs * steps)
+            factor = learning_rate_factor(done, total)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * factor
             optimizer.zero_grad()
@@ -170,8 +190,9 @@ def fit(
         seconds = time.perf_counter() - started
 
         averages = accelerator.reduce(totals, "mean").div(learned_from or math.nan).tolist()
-        held_out = validate(vae, validation, settings.beta, seed=settings.seed, bf16=bf16)
-        record = {"epoch": epoch}
+        beta = None if settings.calibrated else settings.beta
+        held_out = validate(vae, validation, beta, seed=settings.seed, bf16=bf16)
+        record = {"epoch": epoch, "beta": held_out.pop("beta")}
         record |= {f"train_{name}": value for name, value in zip(parts._fields, averages, strict=True)}
         record |= {f"validation_{name}": value for name, value in held_out.items()}
         record |= {"images_per_second": len(train) / seconds, "seconds": seconds, "skipped_steps": bad_steps}
@@ -192,22 +213,25 @@ def fit(
 
 @torch.no_grad()
 def validate(
-    vae: VAE, pixels: Tensor, beta: float = BETA, seed: int = 0, bf16: bool = False, batch_size: int = 256
+    vae: VAE, pixels: Tensor, beta: float | None = BETA, seed: int = 0, bf16: bool = False, batch_size: int = 256
 ) -> dict[str, float]:
-    """Averages of `loss`, `recon` and `kl` over uint8 images (N, 3, S, S), z sampled.
+    """Averages of `loss`, `recon` and `kl` over uint8 images (N, 3, S, S), z sampled, and the `beta` they were made with.
 
-    Each image has its own noise, drawn from the seed, so the figures do not depend on the batch size.
+    beta: None for the calibrated one, whose noise is the error on these images. Each image has its own noise eps, drawn
+    from the seed, so the figures do not depend on the batch size.
     """
     vae.eval()
     device = next(vae.parameters()).device
     eps = torch.randn(len(pixels), *vae.latent_shape, generator=torch.Generator().manual_seed(seed))
-    totals = torch.zeros(3, dtype=torch.float64)
+    totals = torch.zeros(2, dtype=torch.float64)
     for some, noise in zip(pixels.split(batch_size), eps.split(batch_size), strict=True):
         x = to_signed(some, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             x_hat, mu, logvar = vae(x, noise.to(device))
-        totals += len(x) * torch.stack(vae_loss(x_hat, x, mu, logvar, beta)).cpu().double()
-    return dict(zip(("loss", "recon", "kl"), (totals / len(pixels)).tolist(), strict=True))
+        totals += len(x) * torch.stack(vae_loss(x_hat, x, mu, logvar)[1:]).cpu().double()
+    recon, kl = (totals / len(pixels)).tolist()
+    beta = calibrated_beta(recon, pixels[0].numel()) if beta is None else beta
+    return {"loss": recon + beta * kl, "recon": recon, "kl": kl, "beta": beta}
 
 
 def _describe(vae: VAE, train: Tensor, validation: Tensor, settings: TrainingSettings) -> dict:
