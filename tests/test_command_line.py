@@ -25,15 +25,17 @@ def run(monkeypatch, tmp_path):
 
 
 def test_a_folder_becomes_a_model_figures_and_new_dogs(run, tmp_path, capsys):
-    photos = write_images(tmp_path / "photos", 20)
-    run("split", photos, "--test-size", 0.25)
-    assert "15 training images, 5 test images" in capsys.readouterr().out
+    photos = write_images(tmp_path / "photos", 40)
+    run("split", photos, "--test-size", 0.5)
+    assert "20 training images, 20 test images" in capsys.readouterr().out
     run("train", "--epochs", 1, "--batch-size", 8, "--latent-dim", 4)
     assert (tmp_path / "models/saved_models/vae_model_epoch_1.pth").exists()
     assert (tmp_path / "outputs/reconstructed.png").exists()
     run("evaluate")
     metrics = json.loads((tmp_path / "outputs/metrics.json").read_text())
-    assert metrics["images"] == "test" and metrics["vae"]["n_images"] == 5
+    assert metrics["images"] == "test dogs" and metrics["vae"]["n_images"] == 20 and metrics["epoch"] == 1
+    assert "What this model does, after 1 epochs" in (tmp_path / "outputs/report.html").read_text()
+    assert "comes back at" in capsys.readouterr().out
     assert metrics["vae"]["loss"] == pytest.approx(metrics["vae"]["recon_sampled"] + 0.00025 * metrics["vae"]["kl"])
     run("sample", "-n", 3, "--seed", 1, "--out", tmp_path / "new")
     assert len(list((tmp_path / "new").glob("*.png"))) == 3

@@ -1,6 +1,5 @@
 """`python -m vae_helpers split | train | evaluate | sample | walk`: what the notebooks do, for those who train on a server."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +8,14 @@ import torch
 import tyro
 from PIL import Image
 
+from .attributes import dog_attributes
 from .checkpoint import load_checkpoint, newest_checkpoint
 from .data import decode_image, load_images, split_dataset, split_validation, to_bytes
-from .loss import BETA
-from .metrics import decode_latents, encode_images, evaluate_vae, pca_error, ppca_figures, psnr
+from .evaluation import evaluate_model
+from .metrics import decode_latents, encode_images
 from .model import VAE
 from .plots import image_grid, save_figure
-from .report import reconstruction_saver, save_metrics
+from .report import reconstruction_saver, write_report
 from .settings import best_device, folders
 from .toy_dogs import write_toy_dogs
 from .train import TrainingSettings, fit
@@ -57,29 +57,27 @@ def train(
     fit(VAE(latent_dim), learn.pixels, validation.pixels, settings, checkpoint_dir or where.checkpoints, save_picture)
 
 
-def evaluate(checkpoint: tyro.conf.Positional[Path | None] = None, /, seed: int = 0) -> None:
-    """Figures of a checkpoint on data/test/dogs, beside linear baselines, into outputs/metrics.json.
+def evaluate(checkpoint: tyro.conf.Positional[Path | None] = None, /, seed: int = 0, inception: bool = False) -> None:
+    """What a checkpoint makes of data/test/dogs: outputs/report.html, for people, and outputs/metrics.json.
 
     Args:
         checkpoint: a .pth file; the newest in models/saved_models when left out.
-        seed: of the noise in the sampled z.
+        seed: of every draw.
+        inception: compare samples in Inception's features (FID, KID), whose weights are downloaded once, instead of our own.
     """
     where = folders()
     saved = load_checkpoint(checkpoint or newest_checkpoint(where.checkpoints), best_device())
-    vae, beta = saved.vae, saved.settings.get("beta", BETA)
+    vae = saved.vae
     learn, _ = split_validation(load_images(where.train, vae.image_size))
     test = load_images(where.test, vae.image_size)
-    n_dimensions = vae.latent_shape[0]
-    metrics = {
-        "images": "test",
-        "epoch": saved.epoch,
-        "seed": seed,
-        "vae": evaluate_vae(vae, test.pixels, beta, seed).summary(),
-        "ppca_same_noise": ppca_figures(learn.pixels, test.pixels, n_dimensions, beta).summary(),
-        "pca_psnr": psnr(pca_error(learn.pixels, test.pixels, n_dimensions)),
-    }
-    save_metrics(metrics, where.outputs / "metrics.json")
-    print(json.dumps(metrics, indent=2))
+    labels = dog_attributes(test, where.toy_dogs)
+    options = {"seed": seed, "extractor": "inception" if inception else None, "reference": "test dogs"}
+    evaluation = evaluate_model(vae, learn.pixels, test.pixels, saved.beta, labels, **options)
+    evaluation.metrics["epoch"] = saved.epoch
+    write_report(evaluation, where.outputs, f"What this model does, after {saved.epoch} epochs")
+    for section in evaluation.sections:
+        print(section.verdict)
+    print(f"wrote {where.outputs / 'report.html'} and metrics.json")
 
 
 def sample(

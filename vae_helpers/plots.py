@@ -78,9 +78,15 @@ def bars(
 
 
 def heat_map(
-    values: np.ndarray, title: str, names: Sequence[str], x_label: str, y_label: str, columns: Sequence[str] | None = None
+    values: np.ndarray,
+    title: str,
+    names: Sequence[str],
+    x_label: str,
+    y_label: str,
+    columns: Sequence[str] | None = None,
+    full: float = 1.0,
 ) -> Figure:
-    """A table of numbers as colours: white at 0, full colour at 1, and at -1 another when any is negative.
+    """A table of numbers as colours: white at 0, full colour at `full`, and at -full another when any is negative.
 
     values: (K, L), rows from the top. names: of the rows; columns: of the columns, the same names when left out.
     """
@@ -88,7 +94,7 @@ def heat_map(
     width, height = (0.3 * max(len(labels), 8) for labels in (columns, names))
     figure, axes = plt.subplots(figsize=(2.4 + width, 1.6 + height), dpi=80, layout="constrained")
     signed = values.min() < 0
-    shown = axes.imshow(values, cmap="RdBu" if signed else "Blues", vmin=-1 if signed else 0, vmax=1)
+    shown = axes.imshow(values, cmap="RdBu" if signed else "Blues", vmin=-full if signed else 0, vmax=full)
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=8, color=INK)
     axes.set_yticks(range(len(names)), names, fontsize=8, color=INK)
     axes.set(xlabel=x_label, ylabel=y_label)

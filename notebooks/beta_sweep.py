@@ -1,0 +1,105 @@
+"""One VAE for each objective, on toy dogs, measured on test dogs: writes beta_sweep.csv for 04.
+
+python notebooks/beta_sweep.py    42 minutes on 2 cores without a GPU; part of `make series`
+"""
+
+import csv
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from vae_helpers.attributes import dog_attributes
+from vae_helpers.bound import LinearVAE
+from vae_helpers.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vae_helpers.data import DogImages, load_images, prepare_dogs, split_validation, to_bytes
+from vae_helpers.factors import dci, mutual_information_gap, recover_factors
+from vae_helpers.features import load_dog_features
+from vae_helpers.files import written_whole
+from vae_helpers.loss import BETA
+from vae_helpers.metrics import active_units, decode_latents, encode_images, evaluate_vae
+from vae_helpers.model import VAE
+from vae_helpers.sample_figures import sample_figures
+from vae_helpers.settings import folders, full_or_smoke
+from vae_helpers.train import TrainingSettings, fit
+
+TABLE = Path(__file__).with_name("beta_sweep.csv")
+OBJECTIVES = {f"beta {BETA * 4.0**k:.2g}": {"beta": BETA * 4.0**k} for k in range(3, -5, -1)}
+OBJECTIVES |= {
+    "calibrated": {"calibrated": True},
+    "warm-up": {"kl_warmup": 0.5},
+    "cyclical": {"kl_warmup": 0.5, "kl_cycles": 4},
+    "free bits": {"free_bits": 0.1},
+}
+LINEAR = [BETA * 4.0**k for k in range(3, -6, -1)]  # beta of probabilistic PCA
+
+
+def figures(vae, test: DogImages, labels: dict[str, torch.Tensor], beta: float) -> dict[str, float]:
+    """One row: rate and distortion, latents in use, factors recovered, how good samples are."""
+    held_out = evaluate_vae(vae, test.pixels, beta)
+    mu, _ = encode_images(vae, test.pixels)
+    recovery = recover_factors(mu, labels)
+    z = torch.randn(len(test), *vae.latent_shape, generator=torch.Generator().manual_seed(0))
+    names = {"reference": "toy dogs, test", "resize": "bicubic"}
+    samples = sample_figures(
+        to_bytes(decode_latents(vae, z)), test.pixels, load_dog_features(), **names
+    )
+    parts = dci(recovery)
+    return {
+        "beta": beta,
+        "kl": held_out.kl,
+        "recon_sampled": held_out.recon_sampled,
+        "recon_mean": held_out.recon_mean,
+        "active_units": active_units(mu),
+        "linear_r2": recovery.linear.mean(),
+        "nonlinear_r2": recovery.nonlinear.mean(),
+        "mig": mutual_information_gap(mu, labels).mean,
+        "disentanglement": parts.disentanglement,
+        "completeness": parts.completeness,
+        "samples_frechet": samples.samples.frechet,
+        "samples_frechet_floor": samples.floor.frechet,
+        "samples_coverage": samples.samples.coverage,
+    }
+
+
+def trained(name: str, learn: torch.Tensor, validation: torch.Tensor) -> Checkpoint:
+    """The model of one objective; kept, so that an interrupted sweep goes on where it was."""
+    kept = folders().checkpoints / "beta_sweep" / f"{name.replace(' ', '_')}.pth"
+    if not kept.exists():
+        settings = TrainingSettings(epochs=full_or_smoke(25, 1), **OBJECTIVES[name])
+        torch.manual_seed(settings.seed)
+        vae = VAE()
+        history = fit(vae, learn, validation, settings)
+        save_checkpoint(kept, Checkpoint(vae, settings.epochs, history, asdict(settings)))
+    return load_checkpoint(kept)
+
+
+def main(table: Path = TABLE) -> None:
+    where = folders()
+    prepare_dogs(full_or_smoke(4096, 96))
+    learn, validation = split_validation(load_images(where.train))
+    test = load_images(where.test)
+    labels = dog_attributes(test, where.toy_dogs)
+    rows = []
+    for name in OBJECTIVES:
+        saved = trained(name, learn.pixels, validation.pixels)
+        rows.append({"model": name} | figures(saved.vae, test, labels, saved.beta))
+        print(rows[-1], flush=True)
+    for beta in LINEAR:
+        vae = LinearVAE(learn.pixels, VAE().latent_shape[0], beta)
+        rows.append({"model": "probabilistic PCA"} | figures(vae, test, labels, beta))
+        print(rows[-1], flush=True)
+    write_table(rows, table)
+
+
+def write_table(rows: list[dict], table: Path) -> None:
+    with written_whole(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: v if isinstance(v, str) else f"{v:.5g}" for k, v in row.items()})
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
