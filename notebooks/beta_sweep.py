@@ -95,10 +95,12 @@ def main(table: Path = TABLE) -> None:
 
 def write_table(rows: list[dict], table: Path) -> None:
     with written_whole(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writeheader()
         for row in rows:
-            writer.writerow({k: v if isinstance(v, str) else f"{v:.5g}" for k, v in row.items()})
+            writer.writerow(
+                {k: v if isinstance(v, str) else float(f"{v:.5g}") for k, v in row.items()}
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Run the numbered notebooks in order, with visible progress, and keep them as HTML: what `make dogs` does.
 
 python notebooks/run_series.py             run; executed notebooks go to outputs/
-python notebooks/run_series.py --refresh   run on toy dogs in a temporary workspace; outputs go into notebooks/
+python notebooks/run_series.py --refresh   run on toy dogs in a temporary workspace; outputs go into notebooks/,
+                                           and so does beta_sweep.csv when no notebook is named
 """
 
 import argparse
@@ -10,6 +11,7 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -101,6 +103,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="vae-series-") as workspace:
             os.environ["VAE_HOME"] = workspace
             os.environ.pop("DOGS", None)
+            if not options.only:
+                print("The sweep over objectives, for 04: the longest part", flush=True)
+                home = {"VAE_HOME": str(Path(workspace) / "sweep")}
+                subprocess.run(
+                    [sys.executable, HERE / "beta_sweep.py"], env=os.environ | home, check=True
+                )
             refresh(tuple(options.only) or ("0",))
     else:
         make_dogs(tuple(options.only) or IN_MAKE_DOGS)

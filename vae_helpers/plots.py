@@ -131,11 +131,15 @@ def rate_distortion(points: Mapping[str, tuple[float, float]], baseline: np.ndar
     betas = sorted(place for label, place in points.items() if label.startswith("beta"))
     axes.plot(*zip(*betas, strict=True), "-", color=ACCENT, lw=1, label="one VAE for each beta")
     for label, (rate, distortion) in points.items():
-        axes.plot(rate, distortion, "o", color=ACCENT if label.startswith("beta") else SECOND)
-        below = label.startswith("beta")
-        offset, align = ((-6, -12), "right") if below else ((6, 4), "left")
+        joined = label.startswith("beta")
+        axes.plot(rate, distortion, "o", color=ACCENT if joined else SECOND)
+        crowd = sum(rate / 1.6 < other < rate for other, _ in betas)  # labels would cover each other
+        offset, align = ((-7, -9 - 8 * crowd), "right") if joined else ((7, 5), "left")
         axes.annotate(label, (rate, distortion), offset, textcoords="offset points", fontsize=8, ha=align, color=INK)
     axes.set(xscale="log", yscale="log", xlabel="rate: KL in nats an image", ylabel="distortion: squared error, z sampled")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    axes.margins(0.15, 0.1)
     axes.set_title(title, fontsize=12, loc="left", color=INK)
     axes.legend(fontsize=8, frameon=False)
     _plain(axes)
