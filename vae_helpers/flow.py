@@ -58,9 +58,8 @@ class VelocityNet(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.leave = nn.Linear(width, channels)
-        for layer in (self.shared, self.last, self.leave):  # so that every block starts as the identity
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for weight in (*self.shared.parameters(), *self.last.parameters(), *self.leave.parameters()):
+            nn.init.zeros_(weight)  # so that every block starts as the identity
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         h = self.enter(x.flatten(2).transpose(1, 2)) + self.place  # (B, T, width)
@@ -105,13 +104,14 @@ class LatentFlow(Prior):
         learning_rate: at its largest; falls to zero along a cosine. on_report: called fifty times with step, seconds and
         loss (the average since the last call) while the weights are the moving average, as after training.
         """
-        device = self.place_of_weights()
+        device = self.mean.device
         latents = self._checked(latents).to(device)
-        std = torch.zeros_like(latents[:1]).expand_as(latents) if std is None else std.to(device)
+        std = torch.zeros_like(latents) if std is None else std.to(device)
         self.mean = latents.mean(0)
         self.std = (latents.var(0) + std.square().mean(0)).sqrt().clamp(min=1e-6)
         torch.manual_seed(seed)
         learner = copy.deepcopy(self.network).train()
+        self.eval()
         optimizer = torch.optim.AdamW(learner.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         step, share, reports, losses, started = 0, 0.0, 0, [], time.perf_counter()
         while share < 1:
@@ -130,12 +130,11 @@ class LatentFlow(Prior):
             step += 1
             losses.append(loss.detach())
             share = max(step / steps, (time.perf_counter() - started) / seconds)
-            if on_report is not None and share * 50 + 1e-9 >= min(50, reports + 1):
+            if on_report is not None and (due := int(50 * min(1, share))) > reports:
                 average = torch.stack(losses).mean().item()
-                self.eval()
                 on_report({"step": step, "seconds": time.perf_counter() - started, "loss": average})
-                reports, losses = int(share * 50 + 1e-9), []
-        return self.eval()
+                reports, losses = due, []
+        return self
 
     def _loss(self, network: nn.Module, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the velocity. Liu et al. 2023, eq. 1."""
@@ -147,15 +146,15 @@ class LatentFlow(Prior):
     @torch.no_grad()
     def loss(self, latents: Tensor, seed: int = 0) -> float:
         """The same error on latents (N, C, H, W) not trained on, always at the same times and with the same noise."""
-        generator, device = torch.Generator().manual_seed(seed), self.place_of_weights()
+        generator, device = torch.Generator().manual_seed(seed), self.mean.device
         noise = torch.randn(latents.shape, generator=generator)
         t = torch.randn(len(latents), generator=generator).sigmoid()
         return self._loss(self.network, latents.to(device), t.to(device), noise.to(device)).item()
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None, steps: int = 32, batch_size: int = 256) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator | None = None, steps: int = 12, batch_size: int = 256) -> Tensor:
         """(n, C, H, W) on the CPU: noise carried along the learned velocity in `steps` of Heun's second-order method."""
-        device = self.place_of_weights()
+        device = self.mean.device
         times = torch.linspace(0, 1, steps + 1, device=device)
         done = []
         for x in torch.randn(n, *self.latent_shape, generator=generator).to(device).split(batch_size):
@@ -166,6 +165,3 @@ class LatentFlow(Prior):
                     x = x + (then - now) * (here + there) / 2
             done.append((x * self.std + self.mean).cpu())
         return torch.cat(done)
-
-    def place_of_weights(self) -> torch.device:
-        return self.mean.device
