@@ -125,14 +125,11 @@ class AttentionVAE(BaseVAE):
     """
 
     def __init__(self, width: int = 32, latent_channels: int = 8, groups: int = 8, image_size: int = 56):
-        super().__init__()
-        if image_size < 8 or image_size % 8:
-            raise ValueError(f"image_size={image_size} must be a multiple of 8 (56 by default): it is halved three times")
+        super().__init__(image_size)
         if groups < 1 or width < 1 or width % groups:
             raise ValueError(f"width={width} must be a multiple of groups={groups}, both at least 1")
         if latent_channels < 1:
             raise ValueError(f"latent_channels={latent_channels} must be at least 1")
-        self.image_size = image_size
         self.latent_shape = (latent_channels, image_size // 8, image_size // 8)
         sizes = {"width": width, "latent_channels": latent_channels, "groups": groups}
         self.architecture = {"kind": "attention", **sizes, "image_size": image_size}

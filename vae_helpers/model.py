@@ -128,6 +128,12 @@ class BaseVAE(nn.Module):
     encoder: nn.Module
     decoder: nn.Module
 
+    def __init__(self, image_size: int):
+        super().__init__()
+        if image_size < 8 or image_size % 8:
+            raise ValueError(f"image_size={image_size} must be a multiple of 8 (56 by default): it is halved three times")
+        self.image_size = image_size
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) in [-1, 1] -> mu, logvar, each (B, *latent_shape). Raises ValueError for another shape or for bytes."""
         wanted = (3, self.image_size, self.image_size)
@@ -165,16 +171,13 @@ class VAE(BaseVAE):
     """
 
     def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
-        super().__init__()
-        if image_size < 8 or image_size % 8:
-            raise ValueError(f"image_size={image_size} must be a multiple of 8 (56 by default): it is halved three times")
+        super().__init__(image_size)
         if len(widths) != 3 or any(width < 8 or width % 8 for width in widths):
             raise ValueError(f"widths={widths} must be three multiples of 8: one for 28, 14 and 7 pixels")
         if image_size == 8 and widths[2] == 8:
             raise ValueError("image_size=8 leaves one pixel to normalise over: the last width must be 16 or more")
         if latent_dim < 1:
             raise ValueError(f"latent_dim={latent_dim} must be at least 1")
-        self.image_size = image_size
         self.latent_shape = (latent_dim,)
         self.architecture = {"latent_dim": latent_dim, "widths": list(widths), "image_size": image_size}
         self.encoder = Encoder(latent_dim, widths, image_size)

@@ -94,11 +94,8 @@ def load_weights(path: str | Path, rest: BaseVAE | None = None) -> BaseVAE:
         raise ValueError(f"{str(path)!r} does not hold the weights of a VAE: {error}") from None
 
 
-def to_diffusers(vae: AttentionVAE, folder: str | Path, scaling_factor: float = 1.0) -> None:
-    """Write `folder`/config.json and weights, which diffusers reads: `AutoencoderKL.from_pretrained(folder)`.
-
-    scaling_factor: what a diffusion model made with diffusers multiplies latents with; 1 over their standard deviation.
-    """
+def to_diffusers(vae: AttentionVAE, folder: str | Path) -> None:
+    """Write `folder`/config.json and weights, which diffusers reads: `AutoencoderKL.from_pretrained(folder)`."""
     sizes = vae.architecture
     config = {
         "_class_name": "AutoencoderKL",
@@ -109,7 +106,7 @@ def to_diffusers(vae: AttentionVAE, folder: str | Path, scaling_factor: float = 
         "latent_channels": sizes["latent_channels"],
         "norm_num_groups": sizes["groups"],
         "sample_size": sizes["image_size"],
-        "scaling_factor": scaling_factor,
+        "scaling_factor": 1.0,  # of latents, for a diffusion model: ours are about 1 wide as they are
     }
     with written_whole(Path(folder) / "config.json") as partial:
         partial.write_text(json.dumps(config, indent=1), encoding="utf-8")
