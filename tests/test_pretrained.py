@@ -2,26 +2,17 @@ import json
 
 import pytest
 import torch
-from tiny import random_pixels, tiny_vae
+from tiny import random_pixels, write_tiny_weights
 
-from vae_helpers.attention import AttentionVAE
 from vae_helpers.data import to_signed
-from vae_helpers.flow import LatentFlow
-from vae_helpers.pretrained import INDEX, load_pretrained, save_weights, write_index
-from vae_helpers.priors import FullGaussian
+from vae_helpers.model import BaseVAE
+from vae_helpers.pretrained import INDEX, PRETRAINED, load_pretrained
+from vae_helpers.priors import StandardNormal
 
 
 @pytest.fixture
 def shipped(tmp_path):
-    torch.manual_seed(0)
-    faithful, sharp = AttentionVAE(8, 3, 4, 16), AttentionVAE(8, 3, 4, 16)
-    save_weights(tmp_path / "vector.safetensors", tiny_vae())
-    save_weights(tmp_path / "faithful.safetensors", faithful)
-    save_weights(tmp_path / "sharp.safetensors", sharp, only="decoder")
-    LatentFlow((3, 2, 2), width=16, depth=1, heads=2).save(tmp_path / "flow.safetensors", torch.float16)
-    FullGaussian((3, 2, 2)).save(tmp_path / "gaussian.safetensors")
-    write_index(tmp_path, rest={"sharp": "faithful"})
-    return tmp_path
+    return write_tiny_weights(tmp_path)
 
 
 def test_what_is_shipped_loads_by_name(shipped):
@@ -65,3 +56,42 @@ def test_a_missing_file_or_folder_is_an_error_that_says_so(shipped, tmp_path):
         load_pretrained("flow", shipped)
     with pytest.raises(ValueError, match="there are none"):
         load_pretrained("flow", tmp_path / "nowhere")
+
+
+SHAPES = {"vector": (128,), "faithful": (8, 7, 7), "sharp": (8, 7, 7), "gaussian": (8, 7, 7), "flow": (8, 7, 7)}
+
+
+def test_the_project_ships_these_weights_a_card_that_names_them_and_no_more_than_it_should():
+    files = sorted(PRETRAINED.glob("*.safetensors"))
+    assert {path.stem for path in files} == set(json.loads((PRETRAINED / INDEX).read_text())) == set(SHAPES)
+    card = (PRETRAINED / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in card for name in SHAPES)
+    assert sum(path.stat().st_size for path in files) < 60.5e6
+    assert not [path for path in PRETRAINED.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+
+
+def test_a_thousand_different_photos_are_named_as_unseen():
+    assert len(set((PRETRAINED / "unseen.txt").read_text().split())) == 1000
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shipped_weights_make_pictures(name):
+    shipped = load_pretrained(name)
+    assert shipped.latent_shape == SHAPES[name]
+    vae, prior = (
+        (shipped, StandardNormal(SHAPES[name])) if isinstance(shipped, BaseVAE) else (load_pretrained("sharp"), shipped)
+    )
+    with torch.no_grad():
+        pictures = vae.decode(prior.sample(2, torch.Generator().manual_seed(0)))
+    assert pictures.shape == (2, 3, 56, 56) and pictures.isfinite().all()
+    assert (pictures.flatten(1).std(1) > 0.05).all() and (pictures[0] - pictures[1]).abs().mean() > 0.05
+
+
+def test_shipped_weights_give_back_a_picture_that_they_never_saw():
+    ramp = torch.linspace(-0.8, 0.8, 56)
+    x = torch.stack([ramp.expand(56, 56), ramp.view(56, 1).expand(56, 56), torch.zeros(56, 56)])[None]
+    with torch.no_grad():
+        errors = {
+            name: (load_pretrained(name).reconstruct(x) - x).square().mean().item() for name in ("vector", "faithful", "sharp")
+        }
+    assert errors["faithful"] < 0.02 and errors["sharp"] < 0.02 and errors["vector"] < 0.1
