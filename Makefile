@@ -7,7 +7,7 @@ help:
 	@echo "make dogs    run the series on toy dogs, or on DOGS=path/to/folder; results in outputs/"
 	@echo "make lab     open the series in JupyterLab"
 	@echo "make test    lint, unit tests, every notebook; takes minutes, touches none of your files"
-	@echo "make check   slow checks: two processes, kills in mid-training, the notebooks in a browser"
+	@echo "make check   slow checks: two processes, kills in mid-training, the clinic, the notebooks in a browser"
 	@echo "make series  run the series in full and refresh the outputs in notebooks/"
 	@echo "make bench   measure what the README's table says"
 

@@ -137,7 +137,7 @@ def refresh(wanted: tuple[str, ...]) -> None:
     paths = [*sorted(HERE.glob("*.ipynb")), *sorted(HERE.glob("solutions/*.ipynb"))]
     for path, notebook in run_all([path for path in paths if path.name.startswith(wanted)]):
         nbformat.write(with_light_pictures(notebook), path)
-    for picture in ("reconstructed.png", "samples.png"):
+    for picture in ("reconstructed.png", "samples.png", "rate_distortion.png", "factors.png"):
         if (folders().outputs / picture).exists():
             shutil.copyfile(folders().outputs / picture, HERE.parent / "docs" / picture)
 

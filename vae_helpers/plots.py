@@ -133,7 +133,7 @@ def rate_distortion(points: Mapping[str, tuple[float, float]], baseline: np.ndar
     for label, (rate, distortion) in points.items():
         joined = label.startswith("beta")
         axes.plot(rate, distortion, "o", color=ACCENT if joined else SECOND)
-        crowd = sum(rate / 1.6 < other < rate for other, _ in betas)  # labels would cover each other
+        crowd = sum(rate / 2.1 < other < rate for other, _ in betas)  # labels would cover each other
         offset, align = ((-7, -9 - 8 * crowd), "right") if joined else ((7, 5), "left")
         axes.annotate(label, (rate, distortion), offset, textcoords="offset points", fontsize=8, ha=align, color=INK)
     axes.set(xscale="log", yscale="log", xlabel="rate: KL in nats an image", ylabel="distortion: squared error, z sampled")
