@@ -30,7 +30,7 @@ def train(
     x: Tensor,
     loss_of: LossOf,
     epochs: int,
-    batch_size: int = 32,
+    batch_size: int = 16,
     watch: Callable[[VAE], float] | None = None,
 ) -> list[dict[str, float]]:
     """The plain loop of notebook 03: `vae` learns images `x` (N, 3, S, S) in place.
@@ -62,10 +62,10 @@ def healthy_loss(vae: VAE, x: Tensor, beta: float = BETA) -> VAELoss:
 
 
 class Finding(NamedTuple):
-    """One case's figure: above `limit` where the bug is, below it where it is not."""
+    """One case's number: above `limit` where the bug is, below it where it is not."""
 
     case: str
-    figure: str
+    what: str
     broken: float
     fixed: float
     limit: float
@@ -77,7 +77,7 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         measured = f"{self.broken:.4g} broken, {self.fixed:.4g} fixed"
-        return f"{self.figure}: {measured} (ill above {self.limit:g})"
+        return f"{self.what}: {measured} (ill above {self.limit:g})"
 
 
 # ---- the bugs: below here every docstring gives one away ----
@@ -132,7 +132,7 @@ def case_4_loss(vae: VAE, x: Tensor) -> VAELoss:
     return vae_loss(vae.decode(case_4_draw(mu, logvar)), x, mu, logvar)
 
 
-def case_5_pixels(pixels: Tensor) -> Tensor:
+def case_5_data(pixels: Tensor) -> Tensor:
     """BUG: bytes to [0, 1], where everything else in this project means [-1, 1]."""
     return pixels.float() / 255
 

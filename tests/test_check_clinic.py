@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 CLINIC = nbformat.read(NOTEBOOKS / "08_clinic.ipynb", as_version=4)
 
-CASES = {  # the figure must be above `sick` where the bug is and below `well` where it is fixed: wider apart than a limit
+CASES = {  # the number must be above `sick` where the bug is and below `well` where it is fixed: wider apart than a limit
     "1 KL from halves of z": {"sick": 8, "well": 1.01},
     "2 KL summed over the batch": {"sick": 0.9, "well": 0.4},
     "3 division in place": {"sick": 2, "well": 1.01},
@@ -21,7 +21,7 @@ CASES = {  # the figure must be above `sick` where the bug is and below `well` w
     "5 pixels in the wrong range": {"sick": 30, "well": 10},
     "6 beta far too large": {"sick": 0.9, "well": 0.5},
     "7 test dogs in training": {"sick": 1.35, "well": 1.2},
-    "8 figures on training dogs": {"sick": 1.5, "well": 1.2},
+    "8 measured on training dogs": {"sick": 1.5, "well": 1.2},
 }
 
 

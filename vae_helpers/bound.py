@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn as nn
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from .data import to_signed
@@ -80,12 +81,13 @@ class LinearVAE(nn.Module):
 
     Its decoder is x_hat = mean + z @ loadings with noise of `variance`; fitted on uint8 images (N, 3, S, S) by `n_dimensions`
     principal components, with the noise that `beta` stands for. `spread` widens the posterior that `encode` gives (1:
-    exact), so that a bound has something to lose. Tipping & Bishop 1999; Lucas et al. 2019.
+    exact), so that a bound has something to lose. fitted: `principal_components` of train, if at hand. Tipping & Bishop 1999;
+    Lucas et al. 2019.
     """
 
-    def __init__(self, train: Tensor, n_dimensions: int, beta: float = BETA, spread: float = 1.0):
+    def __init__(self, train: Tensor, n_dimensions: int, beta: float = BETA, spread: float = 1.0, fitted: PCA | None = None):
         super().__init__()
-        pca = principal_components(train, n_dimensions)
+        pca = fitted or principal_components(train, n_dimensions)
         self.latent_shape, self.image_shape = (pca.n_components_,), train.shape[1:]
         self.variance = noise_variance(beta, train[0].numel())
         eigenvalue = torch.from_numpy(pca.explained_variance_.astype(np.float64)).clamp_min(self.variance)

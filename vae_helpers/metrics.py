@@ -201,14 +201,16 @@ def pca_error(train: Tensor, test: Tensor, n_dimensions: int) -> float:
     return float((squared_norm - coordinates.square().sum(1)).mean() / test[0].numel())
 
 
-def ppca_figures(train: Tensor, test: Tensor, n_dimensions: int, beta: float = BETA) -> HeldOutFigures:
+def ppca_figures(
+    train: Tensor, test: Tensor, n_dimensions: int, beta: float = BETA, fitted: PCA | None = None
+) -> HeldOutFigures:
     """Probabilistic PCA with the noise that `beta` stands for: the linear VAE at its optimum, in closed form.
 
     With noise variance s = beta·D/2 and the covariance's eigenvalues l > s, the loadings are sqrt(l - s) along each principal
     axis and the posterior has variance s/l (Tipping & Bishop 1999, eq. 7 and 15; Lucas et al. 2019 for the linear VAE).
-    Eigenvalues below s are left unused. train, test: uint8 (N, 3, S, S).
+    Eigenvalues below s are left unused. train, test: uint8 (N, 3, S, S). fitted: `principal_components` of train, if at hand.
     """
-    pca, coordinates, squared_norm = _pca(train, test, n_dimensions)
+    pca, coordinates, squared_norm = _pca(train, test, n_dimensions, fitted)
     n_pixels = test[0].numel()
     noise = noise_variance(beta, n_pixels)
     eigenvalue = torch.from_numpy(pca.explained_variance_).double()
@@ -224,9 +226,9 @@ def ppca_figures(train: Tensor, test: Tensor, n_dimensions: int, beta: float = B
     return HeldOutFigures(len(test), beta, sampled + beta * kl, sampled, from_mean, kl, by_dimension.numpy())
 
 
-def pca_reconstructions(train: Tensor, test: Tensor, n_dimensions: int) -> Tensor:
-    """x_hat (N, 3, S, S) of `test` from so many principal components of `train`; both uint8."""
-    pca = principal_components(train, n_dimensions)
+def pca_reconstructions(train: Tensor, test: Tensor, n_dimensions: int, fitted: PCA | None = None) -> Tensor:
+    """x_hat (N, 3, S, S) of `test` from so many principal components of `train`; both uint8. fitted: these, if at hand."""
+    pca = fitted or principal_components(train, n_dimensions)
     back = pca.inverse_transform(pca.transform(to_signed(test).flatten(1).numpy()))
     return torch.from_numpy(back).float().view(test.shape)
 
@@ -237,8 +239,8 @@ def principal_components(train: Tensor, n_dimensions: int) -> PCA:
     return PCA(min(n_dimensions, len(train) - 1), svd_solver="randomized", random_state=0).fit(flat)
 
 
-def _pca(train: Tensor, test: Tensor, n_dimensions: int) -> tuple[PCA, Tensor, Tensor]:
-    pca = principal_components(train, n_dimensions)
+def _pca(train: Tensor, test: Tensor, n_dimensions: int, fitted: PCA | None = None) -> tuple[PCA, Tensor, Tensor]:
+    pca = fitted or principal_components(train, n_dimensions)
     centred = to_signed(test).flatten(1).numpy() - pca.mean_
     coordinates = torch.from_numpy(centred @ pca.components_.T).double()
     return pca, coordinates, torch.from_numpy(centred).double().square().sum(1)
