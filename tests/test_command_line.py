@@ -1,15 +1,18 @@
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import random_pixels, vivid_vae, write_images
+from tiny import random_pixels, vivid_vae, write_images, write_tiny_weights
 
+import vae_helpers.__main__
 from vae_helpers.__main__ import main
 from vae_helpers.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
-from vae_helpers.data import to_bytes, to_signed
+from vae_helpers.data import load_images, to_bytes, to_signed
+from vae_helpers.pretrained import load_pretrained
 
 
 @pytest.fixture
@@ -113,3 +116,74 @@ def test_a_walk_that_cannot_be_made_is_answered_in_one_line_and_writes_nothing(r
         run("walk", *words)
     assert said in str(stopped.value) and "\n" not in str(stopped.value)
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """`load_pretrained`, here and in the command line, of small weights instead of those of the project."""
+    load = partial(load_pretrained, folder=write_tiny_weights(tmp_path / "weights"))
+    monkeypatch.setattr(vae_helpers.__main__, "load_pretrained", load)
+    return load
+
+
+def read_pngs(folder) -> torch.Tensor:
+    """uint8 (N, 3, S, S) of the PNG files in a folder, in order of their names."""
+    return torch.stack([torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) for path in sorted(folder.glob("*.png"))])
+
+
+@pytest.mark.parametrize(
+    ("model", "prior"), [("vector", "normal"), ("faithful", "normal"), ("faithful", "gaussian"), ("sharp", "flow")]
+)
+def test_new_dogs_come_from_the_shipped_model_and_prior_that_are_named(run, shipped, tmp_path, model, prior):
+    run("sample", "--model", model, "--prior", prior, "-n", 3, "--seed", 1, "--out", tmp_path / "new")
+    vae, generator = shipped(model), torch.Generator().manual_seed(1)
+    z = torch.randn(3, *vae.latent_shape, generator=generator) if prior == "normal" else shipped(prior).sample(3, generator)
+    with torch.no_grad():
+        wanted = to_bytes(vae.decode(z))
+    assert (read_pngs(tmp_path / "new").int() - wanted.int()).abs().max() <= 1
+
+
+def test_without_a_model_the_newest_checkpoint_is_sampled_from_the_normal_prior(run, vae, tmp_path):
+    run("sample", "-n", 2, "--out", tmp_path / "new")
+    with torch.no_grad():
+        wanted = to_bytes(vae.decode(torch.randn(2, 12, generator=torch.Generator().manual_seed(0))))
+    assert (read_pngs(tmp_path / "new").int() - wanted.int()).abs().max() <= 1
+
+
+def test_a_sheet_of_samples_goes_where_outputs_are(run, shipped, tmp_path, capsys):
+    run("sample", "--model", "sharp", "--prior", "gaussian", "-n", 4)
+    assert (tmp_path / "outputs/samples.png").exists() and "samples.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [("--model", "faithful"), ("--checkpoint", "models/saved_models/vae_model_epoch_1.pth"), ()])
+def test_every_image_of_a_folder_comes_back_through_the_mean_under_its_name(run, vae, shipped, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    folder = write_images(tmp_path / "photos", 3)
+    (folder / "02.png").rename(write_images(folder / "puppies", 0) / "02.png")
+    run("reconstruct", "photos", "--out", "back", *words)
+    with torch.no_grad():
+        wanted = to_bytes(
+            (shipped("faithful") if "--model" in words else vae).reconstruct(to_signed(load_images(folder, 16).pixels))
+        )
+    assert (read_pngs(tmp_path / "back").int() - wanted[:2].int()).abs().max() <= 1
+    made = {path.relative_to(tmp_path / "back").as_posix() for path in (tmp_path / "back").rglob("*.png")}
+    assert made == {"00.png.png", "01.png.png", "puppies/02.png.png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sample", "--model", "vector", "--prior", "flow"), "--prior flow knows the latents of --model faithful"),
+        (("sample", "--prior", "gaussian"), "--prior gaussian knows the latents of --model faithful"),
+        (("sample", "dogs.pth", "--model", "sharp"), "'dogs.pth' and --model sharp"),
+        (("reconstruct", "photos", "--out", "new", "--checkpoint", "dogs.pth", "--model", "sharp"), "--model sharp"),
+        (("reconstruct", "no/such/folder", "--out", "new", "--model", "faithful"), "no/such/folder"),
+        (("reconstruct", "photos", "--out", "new"), "train first"),
+    ],
+)
+def test_what_does_not_fit_a_model_is_answered_in_one_line_and_writes_nothing(run, shipped, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        run(*words)
+    assert said in str(stopped.value) and "\n" not in str(stopped.value)
+    assert not (tmp_path / "new").exists() and not (tmp_path / "outputs").exists()

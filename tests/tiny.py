@@ -8,7 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vae_helpers.attention import AttentionVAE
+from vae_helpers.flow import LatentFlow
 from vae_helpers.model import VAE
+from vae_helpers.pretrained import save_weights, write_index
+from vae_helpers.priors import FullGaussian
 
 
 def tiny_vae(seed: int = 0, **architecture) -> VAE:
@@ -33,6 +37,18 @@ def vivid_vae(seed: int = 0, **architecture) -> VAE:
     with torch.no_grad():
         vae.decoder.line.weight *= 20
     return vae
+
+
+def write_tiny_weights(folder: Path) -> Path:
+    """Small, untrained weights under the names of those that come with the project, and their index."""
+    torch.manual_seed(0)
+    save_weights(folder / "vector.safetensors", tiny_vae())
+    save_weights(folder / "faithful.safetensors", AttentionVAE(8, 3, 4, 16))
+    save_weights(folder / "sharp.safetensors", AttentionVAE(8, 3, 4, 16), only="decoder")
+    LatentFlow((3, 2, 2), width=16, depth=1, heads=2).save(folder / "flow.safetensors", torch.float16)
+    FullGaussian((3, 2, 2)).fit(3 * torch.randn(100, 3, 2, 2)).save(folder / "gaussian.safetensors")
+    write_index(folder, rest={"sharp": "faithful"})
+    return folder
 
 
 def png_pixels(png: bytes, factor: int = 1) -> Tensor:

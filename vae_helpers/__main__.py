@@ -1,26 +1,33 @@
-"""`python -m vae_helpers split | train | evaluate | sample | walk`: what the notebooks do, for those who train on a server."""
+"""`python -m vae_helpers split | train | evaluate | sample | reconstruct | walk`: the notebooks' work, on a server too."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
 from PIL import Image
+from torch import Tensor
 
 from .attributes import dog_attributes
 from .checkpoint import load_checkpoint, newest_checkpoint
 from .data import decode_image, load_images, split_dataset, split_validation, to_bytes
 from .evaluation import evaluate_model
 from .metrics import decode_latents, encode_images
-from .model import VAE
+from .model import VAE, BaseVAE
 from .plots import image_grid, save_figure
+from .pretrained import load_pretrained
+from .priors import StandardNormal
 from .report import reconstruction_saver, write_report
 from .settings import best_device, folders
 from .toy_dogs import write_toy_dogs
 from .train import TrainingSettings, fit
 from .walks import filmstrip, save_gif, save_png
 from .walks import walk as walk_between
+
+Shipped = Literal["faithful", "sharp", "vector"]
+BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
 
 
 def split(source: tyro.conf.Positional[Path | None] = None, /, test_size: float = 0.2, random_state: int = 42) -> None:
@@ -86,28 +93,67 @@ def sample(
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64,
     seed: int = 0,
     out: Path | None = None,
+    model: Shipped | None = None,
+    prior: Literal["normal", "gaussian", "flow"] = "normal",
 ) -> None:
-    """Draw dogs from N(0, I): one sheet, outputs/samples.png, or single PNG files with --out.
+    """Draw new dogs: one sheet, outputs/samples.png, or single PNG files with --out.
 
     Args:
-        checkpoint: a .pth file; the newest in models/saved_models when left out.
+        checkpoint: a .pth file; the newest in models/saved_models when it and --model are left out.
         n: how many.
         seed: of the draws.
         out: folder for single files.
+        model: one that comes with the project, instead of a checkpoint.
+        prior: where latents come from: N(0, I), or one fitted to the latents of dogs, for faithful and sharp.
     """
-    where = folders()
-    vae = load_checkpoint(checkpoint or newest_checkpoint(where.checkpoints), best_device()).vae
-    z = torch.randn(n, *vae.latent_shape, generator=torch.Generator().manual_seed(seed))
-    images = decode_latents(vae, z)
+    if prior != "normal" and model not in ("faithful", "sharp"):
+        raise ValueError(f"--prior {prior} knows the latents of --model faithful and --model sharp: add one of them")
+    vae = _model(checkpoint, model)
+    source = StandardNormal(vae.latent_shape) if prior == "normal" else load_pretrained(prior).to(best_device())
+    images = decode_latents(vae, source.sample(n, torch.Generator().manual_seed(seed)), BATCH)
     if out is None:
-        path = where.outputs / "samples.png"
-        save_figure(image_grid(images, f"{n} dogs decoded from N(0, I), seed {seed}"), path)
+        path = folders().outputs / "samples.png"
+        drawn_from = "N(0, I)" if prior == "normal" else f"the prior '{prior}'"
+        save_figure(image_grid(images, f"{n} dogs decoded from {drawn_from}, seed {seed}"), path)
         print(f"wrote {path}")
     else:
-        out.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(to_bytes(images).permute(0, 2, 3, 1).numpy()):
-            Image.fromarray(image).save(out / f"sample_{i:05d}.png")
-        print(f"wrote {n} files to {out}")
+        _save_images(images, out, (f"sample_{i:05d}" for i in range(n)))
+
+
+def reconstruct(
+    source: tyro.conf.Positional[Path],
+    /,
+    out: Path,
+    model: Shipped | None = None,
+    checkpoint: Path | None = None,
+) -> None:
+    """What comes back of each image of a folder that goes through a model's mean: PNG files named after the images.
+
+    Args:
+        source: folder of images.
+        out: folder for the files.
+        model: one that comes with the project.
+        checkpoint: a .pth file instead; the newest in models/saved_models when both are left out.
+    """
+    vae = _model(checkpoint, model)
+    images = load_images(source, vae.image_size)
+    _save_images(decode_latents(vae, encode_images(vae, images.pixels, BATCH)[0], BATCH), out, images.names)
+
+
+def _model(checkpoint: Path | None, shipped: Shipped | None) -> BaseVAE:
+    if checkpoint and shipped:
+        raise ValueError(f"two models named, {str(checkpoint)!r} and --model {shipped}: leave one out")
+    if shipped:
+        return load_pretrained(shipped).to(best_device())
+    return load_checkpoint(checkpoint or newest_checkpoint(folders().checkpoints), best_device()).vae
+
+
+def _save_images(images: Tensor, folder: Path, names: Iterable[str]) -> None:
+    for image, name in zip(to_bytes(images).permute(0, 2, 3, 1).numpy(), names, strict=True):
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    print(f"wrote {len(images)} files to {folder}")
 
 
 def walk(
@@ -131,18 +177,17 @@ def walk(
         checkpoint: a .pth file; the newest in models/saved_models when left out.
         out: where the GIF goes.
     """
-    where = folders()
-    vae = load_checkpoint(checkpoint or newest_checkpoint(where.checkpoints), best_device()).vae
+    vae = _model(checkpoint, None)
     generator = torch.Generator().manual_seed(seed)
 
-    def latent(photo: Path | None) -> torch.Tensor:
+    def latent(photo: Path | None) -> Tensor:
         if photo is None:
             return torch.randn(vae.latent_shape, generator=generator)
         pixels = torch.from_numpy(decode_image(photo, vae.image_size).copy()).permute(2, 0, 1)
         return encode_images(vae, pixels[None])[0][0]
 
     images = walk_between(vae, latent(start), latent(end), steps, on_sphere=not straight)
-    gif = out or where.outputs / "walk.gif"
+    gif = out or folders().outputs / "walk.gif"
     strip = gif.with_name(f"{gif.stem}_filmstrip.png")
     save_gif(images, gif)
     save_png(filmstrip(images[:: -(-len(images) // 12)]), strip)
@@ -152,7 +197,7 @@ def walk(
 def main() -> None:
     """Run the command line; what a person can mend is said in one line, without a traceback."""
     try:
-        commands = {"split": split, "train": train, "evaluate": evaluate, "sample": sample, "walk": walk}
+        commands = {command.__name__: command for command in (split, train, evaluate, sample, reconstruct, walk)}
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m vae_helpers", description=__doc__)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from .attention import AttentionVAE
 from .files import written_whole
 from .loss import BETA
-from .model import VAE
+from .model import VAE, BaseVAE
 
 STATE_FILE = "training_state.pth"
 _NAME = re.compile(r"vae_model_epoch_(\d+)\.pth")
@@ -26,7 +27,7 @@ _NAME = re.compile(r"vae_model_epoch_(\d+)\.pth")
 class Checkpoint:
     """A ready model (in eval mode) and what came with it. history: one dict of averages per epoch."""
 
-    vae: VAE
+    vae: BaseVAE
     epoch: int
     history: list[dict[str, float]]
     settings: dict[str, Any]
@@ -56,6 +57,15 @@ def newest_checkpoint(folder: str | Path) -> Path:
     return list(found.values())[-1]
 
 
+def build_vae(architecture: dict[str, Any]) -> BaseVAE:
+    """An untrained VAE with the `architecture` that another one has. Raises ValueError for a kind that there is not."""
+    sizes = dict(architecture)
+    kind = sizes.pop("kind", "vector")
+    if kind not in ("vector", "attention"):
+        raise ValueError(f"kind={kind!r} is not a kind of VAE known here: 'vector' (also when absent) or 'attention'")
+    return AttentionVAE(**sizes) if kind == "attention" else VAE(**sizes)
+
+
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write one checkpoint, whole or not at all."""
     vae = checkpoint.vae
@@ -74,14 +84,14 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint into a ready `VAE`, in eval mode on `device`.
+    """Read a checkpoint into a ready VAE of its kind, in eval mode on `device`.
 
     Runs no code from the file. Raises FileNotFoundError, or ValueError for a file that is not one of our checkpoints, is
     damaged, or does not fit the architecture that it names.
     """
     saved = _load(path)
     try:
-        vae = VAE(**saved["architecture"])
+        vae = build_vae(saved["architecture"])
         vae.load_state_dict(saved["weights"])
         vae = vae.to(device=device, memory_format=torch.channels_last).eval()
         return Checkpoint(vae, saved["epoch"], saved["history"], saved["settings"])

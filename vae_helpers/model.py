@@ -16,7 +16,7 @@ LOGVAR_RANGE = (-20.0, 10.0)  # sigma from 0.00005 to 150: beyond it exp() overf
 
 
 class VAEOutput(NamedTuple):
-    """x_hat: (B, 3, S, S) in about [-1, 1]; mu, logvar: (B, latent_dim). All float32."""
+    """x_hat: (B, 3, S, S) in about [-1, 1]; mu, logvar: (B, *latent_shape). All float32."""
 
     x_hat: Tensor
     mu: Tensor
@@ -116,31 +116,26 @@ class Decoder(nn.Module):
         return self.curve(z).float() + self.line(z).float().unflatten(1, self.image_shape)
 
 
-class VAE(nn.Module):
-    """Encoder, reparameterisation and decoder in one.
+class BaseVAE(nn.Module):
+    """What every VAE here can do. A kind of VAE sets the five attributes and `architecture`, its own arguments.
 
-    latent_dim: numbers in a latent. widths: channels at 28, 14 and 7 pixels, each a multiple of 8. image_size: S, a
-    multiple of 8. Raises ValueError for sizes that do not fit.
+    encoder: images -> mu, logvar. decoder: z -> images. latent_shape: of one z, (latent_dim,) or (C, H, W). image_size: S.
     """
 
-    def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
+    image_size: int
+    latent_shape: tuple[int, ...]
+    architecture: dict
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def __init__(self, image_size: int):
         super().__init__()
         if image_size < 8 or image_size % 8:
             raise ValueError(f"image_size={image_size} must be a multiple of 8 (56 by default): it is halved three times")
-        if len(widths) != 3 or any(width < 8 or width % 8 for width in widths):
-            raise ValueError(f"widths={widths} must be three multiples of 8: one for 28, 14 and 7 pixels")
-        if image_size == 8 and widths[2] == 8:
-            raise ValueError("image_size=8 leaves one pixel to normalise over: the last width must be 16 or more")
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim={latent_dim} must be at least 1")
         self.image_size = image_size
-        self.latent_shape = (latent_dim,)
-        self.architecture = {"latent_dim": latent_dim, "widths": list(widths), "image_size": image_size}
-        self.encoder = Encoder(latent_dim, widths, image_size)
-        self.decoder = Decoder(latent_dim, widths, image_size)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, S, S) in [-1, 1] -> mu, logvar, each (B, latent_dim). Raises ValueError for another shape or for bytes."""
+        """(B, 3, S, S) in [-1, 1] -> mu, logvar, each (B, *latent_shape). Raises ValueError for another shape or for bytes."""
         wanted = (3, self.image_size, self.image_size)
         if x.dim() != 4 or tuple(x.shape[1:]) != wanted or not x.is_floating_point():
             raise ValueError(
@@ -149,11 +144,11 @@ class VAE(nn.Module):
         return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, latent_dim) -> x_hat (B, 3, S, S)."""
+        """(B, *latent_shape) -> x_hat (B, 3, S, S)."""
         return self.decoder(z)
 
     def forward(self, x: Tensor, eps: Tensor | None = None) -> VAEOutput:
-        """One pass with z sampled. eps: the noise, (B, latent_dim); drawn when not given."""
+        """One pass with z sampled. eps: the noise, (B, *latent_shape); drawn when not given."""
         mu, logvar = self.encode(x)
         return VAEOutput(self.decode(reparameterize(mu, logvar, eps)), mu, logvar)
 
@@ -166,3 +161,24 @@ class VAE(nn.Module):
         """Decode `n` draws from the prior N(0, I): (n, 3, S, S). generator: a CPU generator, for the same dogs again."""
         z = torch.randn(n, *self.latent_shape, generator=generator)
         return self.decode(z.to(next(self.parameters()).device))
+
+
+class VAE(BaseVAE):
+    """Encoder, reparameterisation and decoder in one, with a vector as latent.
+
+    latent_dim: numbers in a latent. widths: channels at 28, 14 and 7 pixels, each a multiple of 8. image_size: S, a
+    multiple of 8. Raises ValueError for sizes that do not fit.
+    """
+
+    def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
+        super().__init__(image_size)
+        if len(widths) != 3 or any(width < 8 or width % 8 for width in widths):
+            raise ValueError(f"widths={widths} must be three multiples of 8: one for 28, 14 and 7 pixels")
+        if image_size == 8 and widths[2] == 8:
+            raise ValueError("image_size=8 leaves one pixel to normalise over: the last width must be 16 or more")
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim={latent_dim} must be at least 1")
+        self.latent_shape = (latent_dim,)
+        self.architecture = {"latent_dim": latent_dim, "widths": list(widths), "image_size": image_size}
+        self.encoder = Encoder(latent_dim, widths, image_size)
+        self.decoder = Decoder(latent_dim, widths, image_size)

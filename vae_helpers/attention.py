@@ -1,0 +1,137 @@
+"""The attention VAE: residual blocks, self-attention where the picture is smallest, a latent that keeps its shape.
+
+At width 128 with 32 groups it is, layer for layer, the autoencoder of Stable Diffusion (Rombach et al. 2022, after Esser
+et al. 2021), about 84M parameters; a narrow one trains on a laptop. `pretrained` converts to and from Hugging Face diffusers.
+"""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .model import LOGVAR_RANGE, BaseVAE, conv
+
+MULTIPLES = (1, 2, 4, 4)  # of the width: channels at 56, 28, 14 and 7 pixels
+
+
+class Norm(nn.GroupNorm):
+    """GroupNorm that answers in the type of its input: autocast would widen to float32 what a SiLU then has to move."""
+
+    def __init__(self, groups: int, channels: int):
+        super().__init__(groups, channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # sums are kept in float32 inside all the same
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class ResBlock(nn.Module):
+    """x + f(x), f twice: normalise, bend, convolve. (B, c_in, H, W) -> (B, c_out, H, W). Starts as its skip alone."""
+
+    def __init__(self, c_in: int, c_out: int, groups: int):
+        super().__init__()
+        self.norm1, self.conv1 = Norm(groups, c_in), conv(c_in, c_out)
+        self.norm2, self.conv2 = Norm(groups, c_out), conv(c_out, c_out)
+        self.skip = nn.Conv2d(c_in, c_out, kernel_size=1) if c_in != c_out else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class Attention(nn.Module):
+    """x + what each position gathers from all others. (B, C, H, W) -> the same. One head; Vaswani et al. 2017, eq. 1."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__()
+        self.norm = Norm(groups, channels)
+        self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.norm(x).flatten(2).transpose(1, 2)  # (B, H·W, C): one row a position
+        seen = F.scaled_dot_product_attention(self.query(rows), self.key(rows), self.value(rows))
+        return x + self.out(seen).transpose(1, 2).reshape(x.shape)
+
+    def looks_at(self, x: Tensor) -> Tensor:
+        """How much each position (second axis) takes from each other (third): (B, H·W, H·W), every row sums to 1."""
+        rows = self.norm(x).flatten(2).transpose(1, 2)
+        scores = self.query(rows) @ self.key(rows).transpose(1, 2)
+        return (scores.float() / rows.shape[2] ** 0.5).softmax(2)
+
+
+class Halve(nn.Sequential):
+    """(B, C, H, W) -> (B, C, H/2, W/2): a convolution that looks at every second pixel, padded at the right and below."""
+
+    def __init__(self, channels: int):
+        super().__init__(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, kernel_size=3, stride=2))
+
+
+class Double(nn.Sequential):
+    """(B, C, H, W) -> (B, C, 2H, 2W): every pixel four times, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__(nn.Upsample(scale_factor=2.0, mode="nearest"), conv(channels, channels))
+
+
+class AttentionEncoder(nn.Sequential):
+    """Images (B, 3, S, S) in [-1, 1] -> mean and log-variance, each (B, C, S/8, S/8), float32."""
+
+    def __init__(self, width: int, latent_channels: int, groups: int):
+        a, b, c, d = (width * multiple for multiple in MULTIPLES)
+        super().__init__(  # shapes for S = 56
+            conv(3, a),  # (B, a, 56, 56)
+            *(ResBlock(a, a, groups), ResBlock(a, a, groups), Halve(a)),  # (B, a, 28, 28)
+            *(ResBlock(a, b, groups), ResBlock(b, b, groups), Halve(b)),  # (B, b, 14, 14)
+            *(ResBlock(b, c, groups), ResBlock(c, c, groups), Halve(c)),  # (B, c, 7, 7)
+            *(ResBlock(c, d, groups), ResBlock(d, d, groups)),
+            *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
+            *(Norm(groups, d), nn.SiLU(), conv(d, 2 * latent_channels)),  # (B, 2C, 7, 7)
+            nn.Conv2d(2 * latent_channels, 2 * latent_channels, kernel_size=1),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = super().forward(x).float().chunk(2, dim=1)
+        return mu, logvar.clamp(*LOGVAR_RANGE)
+
+
+class AttentionDecoder(nn.Sequential):
+    """Latents (B, C, S/8, S/8) -> images (B, 3, S, S), float32: the mean of a Gaussian, so not squeezed into [-1, 1]."""
+
+    def __init__(self, width: int, latent_channels: int, groups: int):
+        a, b, c, d = (width * multiple for multiple in MULTIPLES)
+        super().__init__(  # shapes for S = 56
+            nn.Conv2d(latent_channels, latent_channels, kernel_size=1),
+            conv(latent_channels, d),  # (B, d, 7, 7)
+            *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
+            *(ResBlock(d, d, groups), ResBlock(d, d, groups), ResBlock(d, d, groups), Double(d)),  # (B, d, 14, 14)
+            *(ResBlock(d, c, groups), ResBlock(c, c, groups), ResBlock(c, c, groups), Double(c)),  # (B, c, 28, 28)
+            *(ResBlock(c, b, groups), ResBlock(b, b, groups), ResBlock(b, b, groups), Double(b)),  # (B, b, 56, 56)
+            *(ResBlock(b, a, groups), ResBlock(a, a, groups), ResBlock(a, a, groups)),  # (B, a, 56, 56)
+            *(Norm(groups, a), nn.SiLU(), conv(a, 3)),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z).float()
+
+
+class AttentionVAE(BaseVAE):
+    """A VAE whose latent is a small picture, (C, S/8, S/8).
+
+    width: channels at full size (128 is Stable Diffusion's). latent_channels: C; 8 make 8·7·7 = 392 numbers. groups: of
+    each normalisation, a divisor of the width (32 at full width). image_size: S, a multiple of 8. Raises ValueError for
+    sizes that do not fit.
+    """
+
+    def __init__(self, width: int = 32, latent_channels: int = 8, groups: int = 8, image_size: int = 56):
+        super().__init__(image_size)
+        if groups < 1 or width < 1 or width % groups:
+            raise ValueError(f"width={width} must be a multiple of groups={groups}, both at least 1")
+        if latent_channels < 1:
+            raise ValueError(f"latent_channels={latent_channels} must be at least 1")
+        self.latent_shape = (latent_channels, image_size // 8, image_size // 8)
+        sizes = {"width": width, "latent_channels": latent_channels, "groups": groups}
+        self.architecture = {"kind": "attention", **sizes, "image_size": image_size}
+        self.encoder = AttentionEncoder(**sizes)
+        self.decoder = AttentionDecoder(**sizes)
