@@ -1,6 +1,6 @@
 """One VAE for each objective, on toy dogs, measured on test dogs: writes beta_sweep.csv for 04.
 
-python notebooks/beta_sweep.py    42 minutes on 2 cores without a GPU; part of `make series`
+python notebooks/beta_sweep.py    part of `make series`; twelve times the training of notebook 03
 """
 
 import csv
