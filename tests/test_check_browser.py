@@ -1,5 +1,7 @@
 """Slow checks (`make check`): every chapter runs in JupyterLab, in a real browser. Needs Chromium."""
 
+import shutil
+
 import pytest
 from lab_and_browser import ROOT, Lab, chromium, keep_screenshot, open_notebook, run_all_cells
 
@@ -12,6 +14,8 @@ def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
     for chapter in CHAPTERS:
         lab.bring(chapter)
+    for beside in ("clinic.py", "beta_sweep.csv"):  # what 08 imports and 04 draws
+        shutil.copy(ROOT / "notebooks" / beside, lab.folder)
     yield lab
     lab.end()
 
