@@ -135,8 +135,8 @@ def _probability(vae, train, test, linear: PCA, known: HeldOutFigures, seed: int
     bits = {name: bits_per_dimension(value, n_pixels) for name, value in nats.items()}
     best, line = bits["importance_weighted"], bits["linear_exact"]
     verdict = (
-        f"Written down with this model, each number of a picture would cost {best:.2f} bits; with the best linear model of "
-        f"the same noise {line:.2f} ({'so it earns its keep' if best < line else 'so it does NOT pay'}), as raw bytes 8."
+        f"Written down with this model, each number of a picture would cost {best:.3f} bits; with the best linear model of "
+        f"the same noise {line:.3f} ({'so it earns its keep' if best < line else 'so it does NOT pay'}), as raw bytes 8."
     )
     text = (
         f"Bounds on the probability of {len(few)} test pictures. The model takes pixels to be {127.5 * s2**0.5:.0f} steps of "
