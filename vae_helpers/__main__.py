@@ -114,7 +114,7 @@ def sample(
     if out is None:
         path = folders().outputs / "samples.png"
         drawn_from = "N(0, I)" if prior == "normal" else f"the prior '{prior}'"
-        save_figure(image_grid(images, f"{n} dogs decoded from {drawn_from}, seed {seed}"), path)
+        save_figure(image_grid(images, f"{n} draws from {drawn_from}, decoded: seed {seed}, not picked"), path)
         print(f"wrote {path}")
     else:
         _save_images(images, out, (f"sample_{i:05d}" for i in range(n)))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from photos import random_batch
 from torch import Tensor
 
-from vae_helpers.loss import vae_loss
+from vae_helpers.loss import calibrated_beta, vae_loss
 from vae_helpers.model import BaseVAE
 from vae_helpers.settings import best_device, bf16_pays
 
@@ -72,7 +72,7 @@ def train_vae(vae: BaseVAE, photos: dict[int, Tensor], seconds: float, batch: in
         with autocast():
             x_hat, mu, logvar = vae(x)
         recon = F.mse_loss(x_hat, x).detach()
-        loss = vae_loss(x_hat, x, mu, logvar, beta=2 * recon / x[0].numel()).loss
+        loss = vae_loss(x_hat, x, mu, logvar, calibrated_beta(recon, x[0].numel())).loss
         optimizer.param_groups[0]["lr"] = learning_rate(rate, step, budget.share)
         optimizer.zero_grad()
         loss.backward()
