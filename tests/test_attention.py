@@ -1,18 +1,18 @@
 import pytest
 import torch
-from tiny import random_pixels
+from tiny import random_pixels, tiny_vae
 
-from vae_helpers.attention import Attention, AttentionVAE, ResBlock
+from vae_helpers.attention import Attention, AttentionVAE, ResBlock, SpatialVAE
 from vae_helpers.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vae_helpers.data import to_signed
 from vae_helpers.model import LOGVAR_RANGE
 from vae_helpers.pretrained import from_diffusers, load_weights, save_weights, to_diffusers
 
 
-def tiny_attention_vae(seed: int = 0, **architecture) -> AttentionVAE:
+def tiny_attention_vae(seed: int = 0, kind: type[AttentionVAE] = AttentionVAE, **architecture) -> AttentionVAE:
     """A narrow one on the CPU whose weights all matter: those that start at zero are stirred too."""
     torch.manual_seed(seed)
-    vae = AttentionVAE(**{"width": 8, "latent_channels": 3, "groups": 4, "image_size": 16} | architecture)
+    vae = kind(**{"width": 8, "latent_channels": 3, "groups": 4, "image_size": 16} | architecture)
     with torch.no_grad():
         for weight in vae.parameters():
             weight += 0.05 * torch.randn_like(weight)
@@ -20,7 +20,14 @@ def tiny_attention_vae(seed: int = 0, **architecture) -> AttentionVAE:
 
 
 @pytest.mark.parametrize(
-    "architecture", [{}, {"image_size": 56}, {"width": 6, "groups": 3, "latent_channels": 1, "image_size": 8}]
+    "architecture",
+    [
+        {},
+        {"image_size": 56},
+        {"width": 6, "groups": 3, "latent_channels": 1, "image_size": 8},
+        {"kind": SpatialVAE},
+        {"kind": SpatialVAE, "image_size": 56},
+    ],
 )
 def test_images_become_small_pictures_and_those_become_images(architecture):
     vae = tiny_attention_vae(**architecture)
@@ -49,8 +56,9 @@ def test_the_log_variance_stays_in_its_range(sign):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_every_weight_learns(bf16):
-    vae, x = tiny_attention_vae().train(), to_signed(random_pixels(4))
+@pytest.mark.parametrize("architecture", [{}, {"kind": SpatialVAE}])
+def test_every_weight_learns(bf16, architecture):
+    vae, x = tiny_attention_vae(**architecture).train(), to_signed(random_pixels(4))
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         x_hat, mu, logvar = vae(x)
     ((x_hat - x).square().mean() + mu.square().mean() + logvar.square().mean()).backward()
@@ -58,6 +66,16 @@ def test_every_weight_learns(bf16):
     blind = {name for name, _ in vae.named_parameters() if name.endswith("key.bias")}
     still = {name for name, weight in vae.named_parameters() if weight.grad is None or not weight.grad.any()}
     assert still <= blind and len(blind) == 2
+
+
+def test_a_new_spatial_vae_is_linear_until_its_curve_has_learned_something():
+    vae = SpatialVAE(8, 3, 4, 16)
+    z = torch.randn(2, 2, *vae.latent_shape)
+    nothing = vae.decode(torch.zeros(1, *vae.latent_shape))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            vae.decode(2 * z[0] - z[1]) - nothing, 2 * (vae.decode(z[0]) - nothing) - (vae.decode(z[1]) - nothing)
+        )
 
 
 def test_a_new_residual_block_is_its_skip():
@@ -80,18 +98,22 @@ def test_an_image_does_not_depend_on_the_others_in_its_batch():
     torch.testing.assert_close(vae.reconstruct(x)[2:3], vae.reconstruct(x[2:3]))
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 0}, {"image_size": 12}, {"width": 9}, {"groups": 0}, {"latent_channels": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"image_size": 0}, {"image_size": 12}, {"width": 9}, {"groups": 0}, {"latent_channels": 0}],
+)
 def test_sizes_that_do_not_fit_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AttentionVAE(**{"width": 8, "groups": 4} | wrong)
 
 
-def test_a_checkpoint_gives_back_the_same_kind_with_the_same_outputs(tmp_path):
-    before, path = tiny_attention_vae(), tmp_path / "vae_model_epoch_1.pth"
+@pytest.mark.parametrize("kind", [AttentionVAE, SpatialVAE])
+def test_a_checkpoint_gives_back_the_same_kind_with_the_same_outputs(tmp_path, kind):
+    before, path = tiny_attention_vae(kind=kind), tmp_path / "vae_model_epoch_1.pth"
     save_checkpoint(path, Checkpoint(before, 1, [], {}))
     after = load_checkpoint(path).vae
     x = to_signed(random_pixels(2))
-    assert isinstance(after, AttentionVAE) and after.architecture == before.architecture
+    assert type(after) is kind and after.architecture == before.architecture
     torch.testing.assert_close(after.reconstruct(x), before.reconstruct(x))
 
 
@@ -159,6 +181,13 @@ def test_an_autoencoder_of_diffusers_loads_here_and_gives_the_same(tmp_path, siz
     ours = from_diffusers(tmp_path)
     assert ours.architecture == AttentionVAE(**sizes).architecture
     assert_equal_outputs(ours, theirs, ours.image_size)
+
+
+@pytest.mark.parametrize("other", [tiny_vae(), tiny_attention_vae(kind=SpatialVAE)])
+def test_a_network_that_diffusers_does_not_know_is_not_written_for_it(tmp_path, other):
+    with pytest.raises(ValueError, match=type(other).__name__):
+        to_diffusers(other, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_another_network_of_diffusers_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from tiny import random_pixels, tiny_vae
@@ -15,6 +16,7 @@ from vae_helpers.plots import (
     image_map,
     image_rows,
     loss_curve,
+    paths,
     rate_distortion,
     save_figure,
 )
@@ -34,6 +36,7 @@ FIGURES = {
     "heat_map": lambda: heat_map(np.eye(3), "A title", ["a", "b", "c"], "x", "y"),
     "histograms": lambda: histograms({"a": np.arange(5.0), "b": np.arange(9.0)}, "A title", "x", line=2.0),
     "rate_distortion": lambda: rate_distortion(POINTS, np.array([[1.0, 0.2], [3.0, 0.1]]), "PCA", "A title"),
+    "paths": lambda: paths({"a": torch.randn(3, 5, 2), "b": torch.randn(2, 5, 2)}, torch.randn(9, 2), "A title"),
     "image_map": lambda: image_map(np.random.default_rng(0).normal(size=(6, 2)), PIXELS, "A title", size=3),
 }
 
@@ -127,3 +130,15 @@ def test_histograms_share_their_bins_whatever_each_holds():
     figure = histograms({"near": np.linspace(0, 1, 100), "far": np.linspace(5, 6, 100)}, "A title", "x")
     edges = sorted({round(bar.get_x(), 6) for bar in figure.axes[0].patches})
     assert len(edges) == 39 and edges[0] == pytest.approx(0, abs=0.1) and edges[-1] < 6
+
+
+def test_every_point_has_a_line_from_its_start_to_its_end():
+    way = torch.randn(4, 5, 2)
+    axes = paths({"four places": way}, torch.randn(9, 2), "A title").axes[0]
+    assert len(axes.lines) == 5
+    for i, line in enumerate(axes.lines):
+        np.testing.assert_allclose(line.get_xydata(), way[:, i])
+    goal, start, end = (np.asarray(dots.get_offsets()) for dots in axes.collections)
+    assert len(goal) == 9
+    np.testing.assert_allclose(start, way[0])
+    np.testing.assert_allclose(end, way[-1])

@@ -5,17 +5,18 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.model_selection import train_test_split
 from tiny import random_pixels, write_images
 
 from vae_helpers.data import to_bytes
 from vae_helpers.flow import LatentFlow
-from vae_helpers.pretrained import load_weights
+from vae_helpers.pretrained import INDEX, PRETRAINED, load_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "pretrained"))
 photos, stages, train = (importlib.import_module(name) for name in ("photos", "stages", "train"))
+measure = importlib.import_module("measure")
 
 
 def test_all_of_the_contracts_train_photos_are_learned_from_and_no_unseen_one_is_among_them():
@@ -52,18 +53,43 @@ def test_the_recipe_runs_and_leaves_weights_that_load(tmp_path, monkeypatch, cap
     write_images(tmp_path / "photos", 20)
     settings = {"--out": tmp_path, "--width": 8, "--flow-width": 32, "--flow-depth": 1, "--batch": 2}
     arguments = [tmp_path / "photos", *(word for setting in settings.items() for word in setting)]
-    arguments += ["--stages", "faithful", "sharp", "flow", "--seconds", 0.1, 0.1, 0.1]
+    arguments += ["--stages", "vector", "faithful", "finish", "flow", "--seconds", 0.1, 0.1, 0.1, 0.1]
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     # sixteen components need more photos
     monkeypatch.setattr(train, "GaussianMixture", lambda shape: train.FullGaussian(shape))
     train.main()
     assert "18 photos to learn from, 2 unseen" in capsys.readouterr().out
-    faithful = load_weights(tmp_path / "faithful.safetensors")
-    sharp = load_weights(tmp_path / "sharp.safetensors", rest=faithful)
-    assert torch.equal(sharp.encoder[0].weight, faithful.encoder[0].weight)
+    unfinished, faithful = (load_weights(tmp_path / f"{name}.safetensors") for name in ("unfinished", "faithful"))
+    assert torch.equal(unfinished.encoder[0].weight, faithful.encoder[0].weight)
+    assert not torch.equal(unfinished.decoder[-1].weight, faithful.decoder[-1].weight)
+    numbers = load_file(tmp_path / "vector_latents.safetensors")
+    assert {name: tuple(x.shape) for name, x in numbers.items()} == {"mean": (128,), "factor": (128, 128), "examples": (2, 128)}
     flow = LatentFlow.load(tmp_path / "flow.safetensors")
-    assert sharp.decode(flow.sample(1, steps=1)).shape == (1, 3, 56, 56)
+    assert faithful.decode(flow.sample(1, steps=1)).shape == (1, 3, 56, 56)
     reported = [json.loads(line)["stage"] for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
-    assert {"faithful", "sharp", "flow"} < set(reported)
-    with pytest.raises(ValueError, match="does not hold the weights"):
-        load_weights(tmp_path / "sharp.safetensors")
+    assert {"vector", "faithful", "finish", "flow"} < set(reported)
+
+
+def test_the_cards_figures_are_measured_on_photos_that_are_not_learned_from(tmp_path, monkeypatch, capsys):
+    write_images(tmp_path / "photos", 120)
+    monkeypatch.setattr(sys, "argv", ["measure.py", str(tmp_path / "photos"), "--out", str(tmp_path / "figures.json")])
+    monkeypatch.setattr(measure, "GaussianMixture", lambda shape: train.FullGaussian(shape))
+    measure.main()
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["about"]["learned"], figures["about"]["unseen"], figures["about"]["a_side"]) == (108, 12, 6)
+    recons, rungs = figures["reconstructions"], figures["priors"]
+    assert recons["faithful"]["psnr"] > 25 > recons["faithful"]["frechet"] and set(recons) == {
+        "vector",
+        "faithful",
+        "other photos",
+    }
+    assert list(rungs) == ["N(0, I)", "one Gaussian", "a mixture of 16", "flow", "other photos"]
+    assert rungs["N(0, I)"]["frechet"] > rungs["other photos"]["frechet"] == recons["other photos"]["frechet"]
+
+
+def test_chapter_06_reads_figures_that_are_those_of_the_shipped_weights():
+    figures = json.loads((PRETRAINED / "figures.json").read_text())
+    index = json.loads((PRETRAINED / INDEX).read_text())
+    assert figures["about"]["weights"] == {name: about["sha256"] for name, about in index.items()}
+    assert figures["about"]["unseen"] == 1000
+    assert {"vector", "faithful", "other photos"} == set(figures["reconstructions"])

@@ -7,7 +7,9 @@ from tiny import random_pixels, tiny_vae, tree
 
 from vae_helpers import train
 from vae_helpers.checkpoint import STATE_FILE, list_checkpoints, load_checkpoint
-from vae_helpers.train import TrainingSettings, epoch_batches, fit, learning_rate_factor, validate
+from vae_helpers.data import to_signed
+from vae_helpers.model import follow
+from vae_helpers.train import TrainingSettings, epoch_batches, fit, learning_rate_factor, shifted, validate
 
 TRAIN, VALIDATION = random_pixels(28, seed=1), random_pixels(12, seed=2)
 THREE_EPOCHS = TrainingSettings(epochs=3, batch_size=8)
@@ -172,6 +174,84 @@ def test_a_calibrated_run_that_was_stopped_goes_on_as_if_it_never_had_been(tmp_p
         trained(settings=settings, checkpoint_dir=tmp_path, on_epoch=stop)
     resumed, _ = trained(settings=settings, checkpoint_dir=tmp_path)
     assert same_weights(unstopped, resumed)
+
+
+def test_an_average_run_gives_the_moving_average_of_the_weights_that_are_trained(monkeypatch):
+    seen = []
+
+    def watch(average, learner, step, decay):
+        follow(average, learner, step, decay)
+        seen.append((step, [weight.detach().clone() for weight in learner.parameters()]))
+
+    monkeypatch.setattr(train, "follow", watch)
+    vae, _ = trained(settings=replace(THREE_EPOCHS, average=0.5))
+    plain, _ = trained()
+    by_hand = [weight.detach().clone() for weight in tiny_vae().parameters()]
+    for step, learner in seen:
+        decay = min(0.5, (1 + step) / (10 + step))
+        by_hand = [decay * old + (1 - decay) * new for old, new in zip(by_hand, learner, strict=True)]
+    assert [step for step, _ in seen] == list(range(3 * 4))  # 28 images, 8 at a time
+    assert all(torch.equal(a, b) for a, b in zip(seen[-1][1], plain.parameters(), strict=True))  # learned as without
+    for average, wanted in zip(vae.parameters(), by_hand, strict=True):
+        torch.testing.assert_close(average, wanted)
+
+
+def test_figures_and_checkpoints_of_an_average_run_are_the_averages(tmp_path):
+    settings = replace(THREE_EPOCHS, average=0.9)
+    vae, history = trained(settings=settings, checkpoint_dir=tmp_path)
+    assert same_weights(load_checkpoint(list_checkpoints(tmp_path)[3]).vae, vae)
+    assert history[-1]["validation_recon"] == validate(vae, VALIDATION)["recon"]
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_an_average_run_that_was_stopped_goes_on_as_if_it_never_had_been(tmp_path, epoch):
+    settings = replace(THREE_EPOCHS, average=0.9)
+
+    def stop(vae, record):
+        if record["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(settings=settings, checkpoint_dir=tmp_path, on_epoch=stop)
+    resumed, _ = trained(seed=5, settings=settings, checkpoint_dir=tmp_path)
+    assert same_weights(resumed, trained(settings=settings)[0])
+
+
+def test_a_shift_moves_each_image_by_its_own_pixels_and_mirrors_the_border():
+    x = torch.arange(2 * 3 * 5 * 5, dtype=torch.float32).view(2, 3, 5, 5)
+    down_two_left_one, as_it_was = shifted(x, torch.tensor([[0, 3], [2, 2]]), most=2)
+    assert torch.equal(as_it_was, x[1])
+    assert torch.equal(down_two_left_one[:, 2:, :4], x[0, :, :3, 1:])
+    assert torch.equal(down_two_left_one[:, :2], down_two_left_one[:, 3:].flip(1)) and torch.equal(
+        down_two_left_one[..., 4], down_two_left_one[..., 2]
+    )
+
+
+def test_shifts_are_drawn_for_each_image_from_every_place_and_leave_the_rest_of_the_run_as_it_was():
+    plain, moved = (list(epoch_batches(500, TrainingSettings(batch_size=100, shift=most), 1, (4,))) for most in (0, 2))
+    shifts = torch.cat([batch.shift for batch in moved])
+    assert {tuple(shift) for shift in shifts.tolist()} == {(row, column) for row in range(5) for column in range(5)}
+    assert torch.equal(moved[0].indices, plain[0].indices) and torch.equal(moved[0].eps, plain[0].eps)
+
+
+def test_images_are_shifted_while_learning_and_not_when_validated(monkeypatch):
+    settings, seen = replace(THREE_EPOCHS, shift=2, flip=False), []
+    vae = tiny_vae()
+    monkeypatch.setattr(vae, "forward", lambda x, eps: seen.append(x) or type(vae).forward(vae, x, eps))
+    fit(vae, TRAIN, VALIDATION, settings)
+    learned, validated = ([x for x in seen if (len(x) == 12) == held_out] for held_out in (False, True))
+    originals = {image.numpy().tobytes() for image in to_signed(TRAIN)}
+    unmoved = sum(image.numpy().tobytes() in originals for x in learned for image in x)
+    assert 0 <= unmoved < 0.2 * 3 * len(TRAIN)  # one in 25 is moved by nothing
+    assert all(torch.equal(x, to_signed(VALIDATION)) for x in validated) and len(validated) == 3
+
+
+@pytest.mark.parametrize("average", [-0.1, 1.0])
+def test_an_average_that_forgets_nothing_or_less_is_refused(average):
+    with pytest.raises(ValueError, match=f"average={average}"):
+        TrainingSettings(average=average)
+    with pytest.raises(ValueError, match="shift=-1"):
+        TrainingSettings(shift=-1)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vae_helpers.attention import AttentionVAE
 from vae_helpers.flow import LatentFlow
 from vae_helpers.model import VAE
-from vae_helpers.pretrained import save_weights, write_index
+from vae_helpers.pretrained import LATENTS, save_weights, write_index
 from vae_helpers.priors import FullGaussian
 
 
@@ -44,10 +45,11 @@ def write_tiny_weights(folder: Path) -> Path:
     torch.manual_seed(0)
     save_weights(folder / "vector.safetensors", tiny_vae())
     save_weights(folder / "faithful.safetensors", AttentionVAE(8, 3, 4, 16))
-    save_weights(folder / "sharp.safetensors", AttentionVAE(8, 3, 4, 16), only="decoder")
     LatentFlow((3, 2, 2), width=16, depth=1, heads=2).save(folder / "flow.safetensors", torch.float16)
+    latents = {"mean": torch.zeros(4), "factor": torch.eye(4), "examples": torch.randn(24, 4)}
+    save_file(latents, folder / f"{LATENTS}.safetensors")
     FullGaussian((3, 2, 2)).fit(3 * torch.randn(100, 3, 2, 2)).save(folder / "gaussian.safetensors")
-    write_index(folder, rest={"sharp": "faithful"})
+    write_index(folder)
     return folder
 
 

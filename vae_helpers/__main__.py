@@ -10,6 +10,7 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
+from .attention import AttentionVAE, SpatialVAE
 from .attributes import dog_attributes
 from .checkpoint import load_checkpoint, newest_checkpoint
 from .data import decode_image, load_images, split_dataset, split_validation, to_bytes
@@ -26,7 +27,7 @@ from .train import TrainingSettings, fit
 from .walks import filmstrip, save_gif, save_png
 from .walks import walk as walk_between
 
-Shipped = Literal["faithful", "sharp", "vector"]
+Shipped = Literal["faithful", "vector"]
 BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
 
 
@@ -47,21 +48,33 @@ def split(source: tyro.conf.Positional[Path | None] = None, /, test_size: float 
 
 def train(
     settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = TrainingSettings(),  # noqa: B008 (frozen)
+    network: Literal["vector", "spatial", "attention"] = "vector",
     latent_dim: int = 128,
+    latent_channels: int = 8,
+    width: int = 32,
     checkpoint_dir: Path | None = None,
 ) -> None:
-    """Train the default VAE on data/train/dogs; going on where an earlier run of the same kind stopped.
+    """Train a VAE on data/train/dogs; going on where an earlier run of the same kind stopped.
 
     Args:
         settings: of the training run.
-        latent_dim: numbers in a latent.
+        network: the default one, whose latent is a vector; one whose latent is a small picture, for a laptop; or Stable
+            Diffusion's autoencoder, for a GPU.
+        latent_dim: numbers in a latent that is a vector.
+        latent_channels: numbers at each place of one that is a small picture (7 x 7 places).
+        width: channels of spatial and attention, where the picture is largest; 128 is Stable Diffusion's.
         checkpoint_dir: where checkpoints are kept; models/saved_models when left out.
     """
     where = folders()
     learn, validation = split_validation(load_images(where.train))
     torch.manual_seed(settings.seed)
     save_picture = reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
-    fit(VAE(latent_dim), learn.pixels, validation.pixels, settings, checkpoint_dir or where.checkpoints, save_picture)
+    if network == "vector":
+        vae = VAE(latent_dim)
+    else:
+        kind = SpatialVAE if network == "spatial" else AttentionVAE
+        vae = kind(width, latent_channels, groups=min(32, width // 4))
+    fit(vae, learn.pixels, validation.pixels, settings, checkpoint_dir or where.checkpoints, save_picture)
 
 
 def evaluate(checkpoint: tyro.conf.Positional[Path | None] = None, /, seed: int = 0, inception: bool = False) -> None:
@@ -104,10 +117,10 @@ def sample(
         seed: of the draws.
         out: folder for single files.
         model: one that comes with the project, instead of a checkpoint.
-        prior: where latents come from: N(0, I), or one fitted to the latents of dogs, for faithful and sharp.
+        prior: where latents come from: N(0, I), or one fitted to the latents of dogs, for faithful.
     """
-    if prior != "normal" and model not in ("faithful", "sharp"):
-        raise ValueError(f"--prior {prior} knows the latents of --model faithful and --model sharp: add one of them")
+    if prior != "normal" and model != "faithful":
+        raise ValueError(f"--prior {prior} knows the latents of --model faithful: add that")
     vae = _model(checkpoint, model)
     source = StandardNormal(vae.latent_shape) if prior == "normal" else load_pretrained(prior).to(best_device())
     images = decode_latents(vae, source.sample(n, torch.Generator().manual_seed(seed)), BATCH)

@@ -1,7 +1,7 @@
 """The attention VAE: residual blocks, self-attention where the picture is smallest, a latent that keeps its shape.
 
 At width 128 with 32 groups it is, layer for layer, the autoencoder of Stable Diffusion (Rombach et al. 2022, after Esser
-et al. 2021), about 84M parameters; a narrow one trains on a laptop. `pretrained` converts to and from Hugging Face diffusers.
+et al. 2021), about 84M parameters. `SpatialVAE` is its relative for laptops. `pretrained` converts to and from diffusers.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .model import LOGVAR_RANGE, BaseVAE, conv
 
-MULTIPLES = (1, 2, 4, 4)  # of the width: channels at 56, 28, 14 and 7 pixels
+MULTIPLES = (1, 2, 4, 4)  # of the width: channels at 56, 28, 14 and 7 pixels (SpatialVAE: at 28, 14 and 7)
 
 
 class Norm(nn.GroupNorm):
@@ -75,17 +75,25 @@ class Double(nn.Sequential):
         super().__init__(nn.Upsample(scale_factor=2.0, mode="nearest"), conv(channels, channels))
 
 
+def stages(channels: list[int], blocks: int, groups: int, between: type[nn.Module]) -> list[nn.Module]:
+    """`blocks` residual blocks at each of the `channels`, and `between` (Halve or Double) from one to the next."""
+    layers, c_in = [], channels[0]
+    for i, c in enumerate(channels):
+        layers += [between(c_in)] if i else []
+        layers += [ResBlock(c_in, c, groups), *(ResBlock(c, c, groups) for _ in range(blocks - 1))]
+        c_in = c
+    return layers
+
+
 class AttentionEncoder(nn.Sequential):
     """Images (B, 3, S, S) in [-1, 1] -> mean and log-variance, each (B, C, S/8, S/8), float32."""
 
-    def __init__(self, width: int, latent_channels: int, groups: int):
-        a, b, c, d = (width * multiple for multiple in MULTIPLES)
-        super().__init__(  # shapes for S = 56
-            conv(3, a),  # (B, a, 56, 56)
-            *(ResBlock(a, a, groups), ResBlock(a, a, groups), Halve(a)),  # (B, a, 28, 28)
-            *(ResBlock(a, b, groups), ResBlock(b, b, groups), Halve(b)),  # (B, b, 14, 14)
-            *(ResBlock(b, c, groups), ResBlock(c, c, groups), Halve(c)),  # (B, c, 7, 7)
-            *(ResBlock(c, d, groups), ResBlock(d, d, groups)),
+    def __init__(self, channels: list[int], latent_channels: int, groups: int, patch: int, blocks: int):
+        d = channels[-1]
+        super().__init__(  # shapes for S = 56, patch = 1
+            *([nn.PixelUnshuffle(patch)] if patch > 1 else []),  # each patch a pixel of 3·patch² channels
+            conv(3 * patch**2, channels[0]),  # (B, a, 56, 56)
+            *stages(channels, blocks, groups, Halve),  # (B, b, 28, 28), (B, c, 14, 14), (B, d, 7, 7)
             *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
             *(Norm(groups, d), nn.SiLU(), conv(d, 2 * latent_channels)),  # (B, 2C, 7, 7)
             nn.Conv2d(2 * latent_channels, 2 * latent_channels, kernel_size=1),
@@ -99,17 +107,15 @@ class AttentionEncoder(nn.Sequential):
 class AttentionDecoder(nn.Sequential):
     """Latents (B, C, S/8, S/8) -> images (B, 3, S, S), float32: the mean of a Gaussian, so not squeezed into [-1, 1]."""
 
-    def __init__(self, width: int, latent_channels: int, groups: int):
-        a, b, c, d = (width * multiple for multiple in MULTIPLES)
-        super().__init__(  # shapes for S = 56
+    def __init__(self, channels: list[int], latent_channels: int, groups: int, patch: int, blocks: int):
+        d = channels[-1]
+        super().__init__(  # shapes for S = 56, patch = 1
             nn.Conv2d(latent_channels, latent_channels, kernel_size=1),
             conv(latent_channels, d),  # (B, d, 7, 7)
             *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
-            *(ResBlock(d, d, groups), ResBlock(d, d, groups), ResBlock(d, d, groups), Double(d)),  # (B, d, 14, 14)
-            *(ResBlock(d, c, groups), ResBlock(c, c, groups), ResBlock(c, c, groups), Double(c)),  # (B, c, 28, 28)
-            *(ResBlock(c, b, groups), ResBlock(b, b, groups), ResBlock(b, b, groups), Double(b)),  # (B, b, 56, 56)
-            *(ResBlock(b, a, groups), ResBlock(a, a, groups), ResBlock(a, a, groups)),  # (B, a, 56, 56)
-            *(Norm(groups, a), nn.SiLU(), conv(a, 3)),
+            *stages(channels[::-1], blocks, groups, Double),  # (B, c, 14, 14), (B, b, 28, 28), (B, a, 56, 56)
+            *(Norm(groups, channels[0]), nn.SiLU(), conv(channels[0], 3 * patch**2)),
+            *([nn.PixelShuffle(patch)] if patch > 1 else []),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -124,6 +130,8 @@ class AttentionVAE(BaseVAE):
     sizes that do not fit.
     """
 
+    kind, patch, blocks = "attention", 1, (2, 3)  # residual blocks at each size: in the encoder, in the decoder
+
     def __init__(self, width: int = 32, latent_channels: int = 8, groups: int = 8, image_size: int = 56):
         super().__init__(image_size)
         if groups < 1 or width < 1 or width % groups:
@@ -131,7 +139,35 @@ class AttentionVAE(BaseVAE):
         if latent_channels < 1:
             raise ValueError(f"latent_channels={latent_channels} must be at least 1")
         self.latent_shape = (latent_channels, image_size // 8, image_size // 8)
-        sizes = {"width": width, "latent_channels": latent_channels, "groups": groups}
-        self.architecture = {"kind": "attention", **sizes, "image_size": image_size}
-        self.encoder = AttentionEncoder(**sizes)
-        self.decoder = AttentionDecoder(**sizes)
+        sizes = {"latent_channels": latent_channels, "groups": groups}
+        self.architecture = {"kind": self.kind, "width": width, "image_size": image_size} | sizes
+        channels = [width * multiple for multiple in MULTIPLES[: 5 - self.patch.bit_length()]]
+        self.encoder = AttentionEncoder(channels, **sizes, patch=self.patch, blocks=self.blocks[0])
+        self.decoder = AttentionDecoder(channels, **sizes, patch=self.patch, blocks=self.blocks[1])
+
+
+class SpatialVAE(AttentionVAE):
+    """The attention VAE for a laptop: it takes 2 x 2 pixels as one, has fewer blocks, and a straight line beside the curve.
+
+    The line is what `VAE` has, in place: one linear map from every window of 16 x 16 pixels to the numbers of its place,
+    another back. It finds what principal components of windows would find within the first epochs. width: channels at half
+    of the full size; everything else as in `AttentionVAE`.
+    """
+
+    kind, patch, blocks = "spatial", 2, (1, 1)
+
+    def __init__(self, width: int = 32, latent_channels: int = 8, groups: int = 8, image_size: int = 56):
+        super().__init__(width, latent_channels, groups, image_size)
+        self.line_in = nn.Conv2d(3, latent_channels, kernel_size=16, stride=8, padding=4)
+        self.line_out = nn.ConvTranspose2d(latent_channels, 3, kernel_size=16, stride=8, padding=4)
+        nn.init.normal_(self.line_in.weight, std=0.3)
+        nn.init.normal_(self.line_out.weight, std=0.01)
+        nn.init.zeros_(self.line_out.bias)
+        nn.init.zeros_(self.decoder[-2].weight)  # the curve starts at nothing
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = super().encode(x)
+        return mu + 0.03 * self.line_in(x).float(), logvar  # 0.03: as in `model.Encoder`, a step must not be a leap
+
+    def decode(self, z: Tensor) -> Tensor:
+        return super().decode(z) + self.line_out(z).float()

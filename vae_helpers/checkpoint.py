@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .attention import AttentionVAE
+from .attention import AttentionVAE, SpatialVAE
 from .files import written_whole
 from .loss import BETA
 from .model import VAE, BaseVAE
@@ -61,9 +61,10 @@ def build_vae(architecture: dict[str, Any]) -> BaseVAE:
     """An untrained VAE with the `architecture` that another one has. Raises ValueError for a kind that there is not."""
     sizes = dict(architecture)
     kind = sizes.pop("kind", "vector")
-    if kind not in ("vector", "attention"):
-        raise ValueError(f"kind={kind!r} is not a kind of VAE known here: 'vector' (also when absent) or 'attention'")
-    return AttentionVAE(**sizes) if kind == "attention" else VAE(**sizes)
+    kinds = {"vector": VAE, "attention": AttentionVAE, "spatial": SpatialVAE}
+    if kind not in kinds:
+        raise ValueError(f"kind={kind!r} is not a kind of VAE known here: {', '.join(kinds)} (vector when absent)")
+    return kinds[kind](**sizes)
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:

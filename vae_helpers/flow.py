@@ -17,6 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .model import follow
 from .priors import Prior
 from .settings import bf16_pays
 
@@ -124,9 +125,7 @@ class LatentFlow(Prior):
             loss.backward()
             if nn.utils.clip_grad_norm_(learner.parameters(), 1.0).isfinite():
                 optimizer.step()
-            decay = min(0.9995, (1 + step) / (10 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(self.network.parameters()), list(learner.parameters()), 1 - decay)
+            follow(self.network, learner, step, decay=0.9995)
             step += 1
             losses.append(loss.detach())
             share = max(step / steps, (time.perf_counter() - started) / seconds)

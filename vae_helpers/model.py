@@ -32,6 +32,17 @@ def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor | None = None) -> Ten
     return mu + (0.5 * logvar).exp() * eps
 
 
+@torch.no_grad()
+def follow(average: nn.Module, learner: nn.Module, step: int, decay: float) -> None:
+    """Move `average` a step towards `learner`: the exponential moving average of its weights, which jumps about less.
+
+    step: counted from 0; the first ones weigh more, so that the average does not remember the untrained weights. decay: how
+    much of the average stays (0.999, say). Polyak & Juditsky 1992.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(learner.parameters()), 1 - decay)
+
+
 def conv(c_in: int, c_out: int, **kw) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, **kw)
 

@@ -160,6 +160,21 @@ def curves(x: np.ndarray, ys: Mapping[str, np.ndarray], title: str, x_label: str
     return figure
 
 
+def paths(ways: Mapping[str, Tensor], goal: Tensor, title: str) -> Figure:
+    """Points on their way in the plane, a panel each. ways: label -> (steps + 1, N, 2), start first; goal: (M, 2) points."""
+    figure, panels = plt.subplots(1, len(ways), figsize=(4 * len(ways), 3.8), dpi=80, layout="constrained", squeeze=False)
+    for axes, (label, way) in zip(panels[0], ways.items(), strict=True):
+        axes.scatter(*goal.T, s=1, color="#dddddd", label="real points")
+        axes.plot(*way.permute(2, 0, 1), color=ACCENT, lw=0.4, alpha=0.4)
+        axes.scatter(*way[0].T, s=5, color="#999999", label="start")
+        axes.scatter(*way[-1].T, s=5, color=SECOND, label="end")
+        axes.set(title=label, xticks=[], yticks=[], aspect="equal")
+    panels[0, 0].legend(fontsize=8, frameon=False, loc="upper left")
+    figure.suptitle(title, fontsize=12, color=INK)
+    plt.close(figure)
+    return figure
+
+
 def image_map(coordinates: np.ndarray, images: Tensor, title: str, size: float = 7.0) -> Figure:
     """Images drawn where their two coordinates put them. coordinates: (B, 2); size: of the map, in inches."""
     figure, axes = plt.subplots(figsize=(size, size), dpi=80, layout="constrained")

@@ -4,6 +4,7 @@ Everything random in epoch e follows from (seed, e) alone: the order of the imag
 that was stopped goes on as if it never had been, and nothing but the optimizer's state is needed for it.
 """
 
+import copy
 import hashlib
 import math
 import time
@@ -32,7 +33,7 @@ from .checkpoint import (
 )
 from .data import to_signed
 from .loss import BETA, calibrated_beta, kl_weight, vae_loss
-from .model import VAE
+from .model import VAE, follow
 from .settings import best_device, bf16_pays
 
 MAX_BAD_STEPS = 10  # in a row, before training is given up
@@ -60,6 +61,10 @@ class TrainingSettings:
     """Nats that every latent number may carry unpunished."""
     flip: bool = True
     """Mirror every image left to right half of the time."""
+    shift: int = 0
+    """Move every image by up to so many pixels each way, its border mirrored: few photos are learned by heart more slowly."""
+    average: float = 0.0
+    """Keep a moving average of the weights as the model, so much of it at every step (0.999, say); 0: the newest weights."""
     max_grad_norm: float = 1.0
     """Longer gradients are shortened to this norm."""
     seed: int = 0
@@ -74,16 +79,24 @@ class TrainingSettings:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if not 0 <= self.kl_warmup <= 1:
             raise ValueError(f"kl_warmup={self.kl_warmup} must be a share of the training, from 0 to 1")
+        if self.shift < 0:
+            raise ValueError(f"shift={self.shift} must not be negative")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average={self.average} must be at least 0 and below 1")
         if self.kl_cycles < 1 or (self.kl_cycles > 1 and not self.kl_warmup):
             raise ValueError(f"kl_cycles={self.kl_cycles} must be at least 1, and more than one needs kl_warmup above 0")
 
 
 class Batch(NamedTuple):
-    """One step's share of the data. indices: (B,) into the images; flip: (B,) bool; eps: (B, *latent_shape) noise."""
+    """One step's share of the data. indices: (B,) into the images; eps: (B, *latent_shape) noise.
+
+    flip: (B,) bool; shift: (B, 2) pixels down and right, from 0 to twice the setting, which is the middle.
+    """
 
     indices: Tensor
     flip: Tensor
     eps: Tensor
+    shift: Tensor
 
 
 def epoch_batches(n: int, settings: TrainingSettings, epoch: int, latent_shape: tuple[int, ...]) -> Iterator[Batch]:
@@ -95,7 +108,23 @@ def epoch_batches(n: int, settings: TrainingSettings, epoch: int, latent_shape: 
     order = torch.randperm(n, generator=generator)
     for indices in order.tensor_split(math.ceil(n / settings.batch_size)):
         flip = (torch.rand(len(indices), generator=generator) < 0.5) & settings.flip
-        yield Batch(indices, flip, torch.randn(len(indices), *latent_shape, generator=generator))
+        eps = torch.randn(len(indices), *latent_shape, generator=generator)
+        shift = torch.zeros(len(indices), 2, dtype=torch.long)
+        if settings.shift:
+            shift = torch.randint(2 * settings.shift + 1, shift.shape, generator=generator)
+        yield Batch(indices, flip, eps, shift)
+
+
+def shifted(x: Tensor, shift: Tensor, most: int) -> Tensor:
+    """Images (B, 3, S, S) cut out of themselves with `most` mirrored pixels added on each side, at shift (B, 2) from there."""
+    n, channels, _, size = x.shape
+    along = torch.arange(size, device=x.device)
+    rows, columns = (shift.to(x.device).T[..., None] + along).unbind()  # each (B, S)
+    which, channel = (
+        torch.arange(n, device=x.device).view(n, 1, 1, 1),
+        torch.arange(channels, device=x.device).view(1, -1, 1, 1),
+    )
+    return F.pad(x, [most] * 4, mode="reflect")[which, channel, rows.view(n, 1, size, 1), columns.view(n, 1, 1, size)]
 
 
 def learning_rate_factor(step: int, total: int, warmup: int = 100) -> float:
@@ -135,13 +164,14 @@ def fit(
 
     history: list[dict[str, float]] = []
     vae.to(device=device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(vae.parameters(), lr=settings.learning_rate)
+    learner = copy.deepcopy(vae) if settings.average else vae  # with an average, `vae` is that, and follows it
+    optimizer = torch.optim.Adam(learner.parameters(), lr=settings.learning_rate)
     run = _describe(vae, train, validation, settings)
     if checkpoint_dir is not None:
-        history = _resume(Path(checkpoint_dir), run, settings, vae, optimizer, say=accelerator.is_main_process)
+        history = _resume(Path(checkpoint_dir), run, settings, vae, learner, optimizer, accelerator.is_main_process)
         if not history and accelerator.is_main_process:  # whose folder this is, before the first checkpoint is in it
             save_training_state(checkpoint_dir, {"run": run, "epoch": 0})
-    model, optimizer = accelerator.prepare(vae, optimizer)
+    model, optimizer = accelerator.prepare(learner, optimizer)
 
     steps = math.ceil(len(train) / settings.batch_size)
     bad_in_a_row = 0
@@ -154,6 +184,7 @@ def fit(
             mine = slice(accelerator.process_index, None, accelerator.num_processes)
             x = to_signed(train[batch.indices[mine]], device)
             x = torch.where(batch.flip[mine].to(device)[:, None, None, None], x.flip(3), x)
+            x = shifted(x, batch.shift[mine], settings.shift) if settings.shift else x
             x = x.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 x_hat, mu, logvar = model(x, batch.eps[mine].to(device))
@@ -173,6 +204,8 @@ def fit(
             norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             if torch.isfinite(norm):
                 optimizer.step()
+                if settings.average:
+                    follow(vae, learner, done, settings.average)
                 totals += len(batch.indices) * torch.stack([part.detach() for part in parts])
                 learned_from += len(batch.indices)
                 bad_in_a_row = 0
@@ -199,9 +232,9 @@ def fit(
         history.append(record)
         if accelerator.is_main_process:
             if checkpoint_dir is not None:
-                done = Checkpoint(vae, epoch, history, asdict(settings))
-                save_checkpoint(checkpoint_path(checkpoint_dir, epoch), done)
+                save_checkpoint(checkpoint_path(checkpoint_dir, epoch), Checkpoint(vae, epoch, history, asdict(settings)))
                 state = {"run": run, "epoch": epoch, "optimizer": optimizer.state_dict()}
+                state |= {"learner": learner.state_dict()} if settings.average else {}
                 save_training_state(checkpoint_dir, state)
             print(_line(record, settings.epochs))
             if on_epoch is not None:
@@ -244,8 +277,8 @@ def _describe(vae: VAE, train: Tensor, validation: Tensor, settings: TrainingSet
     return {"data": pixels.hexdigest(), "architecture": vae.architecture, "settings": made_with}
 
 
-def _resume(folder: Path, run: dict, settings: TrainingSettings, vae: VAE, optimizer, say: bool) -> list[dict]:
-    """Put the newest part of `run` in `folder` into vae and optimizer; returns its history, empty for a fresh start."""
+def _resume(folder: Path, run: dict, settings: TrainingSettings, vae: VAE, learner: VAE, optimizer, say: bool) -> list:
+    """Put the newest part of `run` in `folder` into vae, learner and optimizer; returns its history, empty for a new one."""
     found = list_checkpoints(folder)
     if not found:
         return []
@@ -260,6 +293,8 @@ def _resume(folder: Path, run: dict, settings: TrainingSettings, vae: VAE, optim
         return []
     checkpoint = load_checkpoint(found[state["epoch"]])
     vae.load_state_dict(checkpoint.vae.state_dict())
+    if settings.average:
+        learner.load_state_dict(state["learner"])
     optimizer.load_state_dict(state["optimizer"])
     if say:
         left = settings.epochs - checkpoint.epoch

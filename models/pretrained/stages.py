@@ -12,10 +12,11 @@ from photos import random_batch
 from torch import Tensor
 
 from vae_helpers.loss import calibrated_beta, vae_loss
-from vae_helpers.model import BaseVAE
+from vae_helpers.model import BaseVAE, follow
 from vae_helpers.settings import best_device, bf16_pays
 
 DEVICE = best_device()
+AVERAGE = 0.999  # of the weights, kept at every step
 
 
 def autocast() -> torch.autocast:
@@ -47,13 +48,6 @@ def learning_rate(peak: float, step: int, share: float) -> float:
     return peak * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-@torch.no_grad()
-def follow(average: nn.Module, learner: nn.Module, step: int, decay: float = 0.999) -> None:
-    """One step of the exponential moving average of the weights."""
-    decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(learner.parameters()), 1 - decay)
-
-
 def train_vae(vae: BaseVAE, photos: dict[int, Tensor], seconds: float, batch: int, rate: float, report: Callable) -> BaseVAE:
     """The moving average of `vae`, trained with the noise that is best at every step. Rybkin et al. 2021, eq. 6.
 
@@ -78,7 +72,7 @@ def train_vae(vae: BaseVAE, photos: dict[int, Tensor], seconds: float, batch: in
         loss.backward()
         if nn.utils.clip_grad_norm_(vae.parameters(), 1.0).isfinite():
             optimizer.step()
-        follow(average, vae, step)
+        follow(average, vae, step, AVERAGE)
         step += 1
 
 
@@ -141,5 +135,5 @@ def sharpen(vae: BaseVAE, photos: dict[int, Tensor], seconds: float, batch: int,
             if nn.utils.clip_grad_norm_(decoder.parameters(), 1.0).isfinite():
                 optimizer.step()
             recon = error.detach()
-        follow(average.decoder, decoder, step)
+        follow(average.decoder, decoder, step, AVERAGE)
         step += 1

@@ -1,14 +1,14 @@
 """How the weights in this folder were made.
 
-    python models/pretrained/train.py photos-64px.tar --out models/pretrained/new --stages vector faithful sharp flow
+    python models/pretrained/train.py photos-64px.tar --out models/pretrained/new --stages vector faithful finish flow
 
-vector    the default VAE with calibrated noise, for sliders
-faithful  the attention VAE, 392 numbers a dog, calibrated noise
-sharp     faithful's decoder, finished against a discriminator of patches (Esser et al. 2021)
+vector    the default VAE with calibrated noise, for sliders; and of its latents a mean, a covariance and 24 examples
+faithful  the attention VAE, 392 numbers a dog, calibrated noise: written as `unfinished`
+finish    its decoder, finished against a discriminator of patches (Esser et al. 2021): written as `faithful`
 flow      the ladder of priors over faithful's latents: Gaussians, a mixture, a latent flow
 
 Each stage ends when its seconds are up, with its schedule run to the end. Written as it goes, so that a stop loses little:
-OUT/{vector,faithful,sharp,flow,…}.safetensors, OUT/figures.jsonl (held-out figures against time), OUT/*.png to look at.
+OUT/{vector,unfinished,faithful,flow,…}.safetensors, OUT/figures.jsonl (held-out figures against time), OUT/*.png to look at.
 "Held out" are 1,000 photos of the test split that nothing here learns from; `flow-best` was chosen by its loss on them.
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it also runs where the package is not installed
@@ -34,8 +35,10 @@ from vae_helpers.data import to_bytes, to_signed
 from vae_helpers.flow import LatentFlow
 from vae_helpers.metrics import decode_latents, encode_images, evaluate_vae
 from vae_helpers.model import VAE, BaseVAE
-from vae_helpers.pretrained import load_weights, save_weights
+from vae_helpers.pretrained import LATENTS, load_weights, save_weights
 from vae_helpers.priors import FullGaussian, GaussianMixture, Prior, StandardNormal
+
+WRITTEN_AS = {"faithful": "unfinished", "finish": "faithful"}  # the network of each stage, where it is not its name
 
 
 def latents_to_learn(vae: BaseVAE, photos: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
@@ -60,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a tar of images, or a folder")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--stages", nargs="+", default=["vector", "faithful", "sharp", "flow"])
+    parser.add_argument("--stages", nargs="+", default=["vector", "faithful", "finish", "flow"])
     parser.add_argument("--seconds", nargs="+", type=float, default=[45, 390, 80, 450], help="one for each stage")
     parser.add_argument("--width", type=int, default=48, help="of the attention VAE: channels at full size")
     parser.add_argument("--flow-width", type=int, default=256)
@@ -90,7 +93,7 @@ def main() -> None:
         print(stage, *(f"{name}={value:.5g}" for name, value in figures.items()))
 
     def save(stage: str, vae: BaseVAE) -> None:
-        save_weights(out / f"{stage}.safetensors", vae, only="decoder" if stage == "sharp" else "")
+        save_weights(out / f"{WRITTEN_AS.get(stage, stage)}.safetensors", vae)
 
     def reporter(stage: str) -> Callable:
         def report(vae: BaseVAE, seconds: float, step: int, images: int, more: dict[str, float]) -> None:
@@ -115,19 +118,19 @@ def main() -> None:
         return decode_latents(vae, encode_images(vae, pixels)[0])
 
     trained: dict[str, BaseVAE] = {}
-    if "faithful" not in options.stages and (out / "faithful.safetensors").exists():  # of an earlier run
-        trained["faithful"] = load_weights(out / "faithful.safetensors").to(DEVICE)
-        if "sharp" not in options.stages and (out / "sharp.safetensors").exists():
-            trained["sharp"] = load_weights(out / "sharp.safetensors", rest=trained["faithful"]).to(DEVICE)
+    for name in ("unfinished", "faithful"):  # of an earlier run
+        if (out / f"{name}.safetensors").exists():
+            trained[name] = load_weights(out / f"{name}.safetensors").to(DEVICE)
     for stage, seconds in zip(options.stages, options.seconds, strict=True):
         if stage == "vector":
-            finish(stage, train_vae(VAE(), photos, seconds, 2 * options.batch, 2e-3, reporter(stage)))
+            vae = finish(stage, train_vae(VAE(), photos, seconds, 2 * options.batch, 2e-3, reporter(stage)))
+            save_latents(out / f"{LATENTS}.safetensors", vae, photos[SIZES[0]], held_out)
         elif stage == "faithful":
             vae = AttentionVAE(options.width, latent_channels=8)
-            trained[stage] = finish(stage, train_vae(vae, photos, seconds, options.batch, options.rate, reporter(stage)))
-        elif stage == "sharp":
-            vae = sharpen(trained["faithful"], photos, seconds, options.batch, 1e-4, reporter(stage))
-            trained[stage] = finish(stage, vae)
+            trained["unfinished"] = finish(stage, train_vae(vae, photos, seconds, options.batch, options.rate, reporter(stage)))
+        elif stage == "finish":
+            vae = sharpen(trained["unfinished"], photos, seconds, options.batch, 1e-4, reporter(stage))
+            trained["faithful"] = finish(stage, vae)
         elif stage == "flow":
             priors = fit_priors(trained["faithful"], photos, held_out, seconds, options, say)
             rows = []
@@ -137,6 +140,15 @@ def main() -> None:
             sheet(rows).save(out / "samples.png")
         else:
             raise SystemExit(f"--stages: there is no stage {stage!r}")
+
+
+def save_latents(path: Path, vae: BaseVAE, learned: Tensor, unseen: Tensor) -> None:
+    """What `shipped_dogs` needs of `vae`'s latents: mean and covariance factor of the means of the photos, as they are and
+    flipped, and the means of the first 24 unseen ones."""
+    mu = torch.cat([encode_images(vae, pixels)[0] for pixels in (learned, learned.flip(3))])
+    gaussian = FullGaussian(vae.latent_shape).fit(mu)
+    numbers = {"mean": gaussian.mean, "factor": gaussian.factor, "examples": encode_images(vae, unseen[:24])[0]}
+    save_file({name: x.cpu().half().contiguous() for name, x in numbers.items()}, path)
 
 
 def fit_priors(
