@@ -116,3 +116,52 @@ def test_a_flow_over_means_and_widths_samples_as_wide_as_their_posteriors():
 def test_sizes_that_do_not_fit_a_flow_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         LatentFlow(**wrong)
+
+
+def correlated(n: int, seed: int = 0) -> torch.Tensor:
+    """(n, 2, 2, 2) of a Gaussian whose numbers have different widths and go together."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(8, 8, generator=generator) * torch.linspace(0.1, 2, 8)
+    return (1 + torch.randn(n, 8, generator=generator) @ mix).unflatten(1, (2, 2, 2))
+
+
+def test_a_flow_over_a_gaussian_is_that_gaussian_before_it_has_learned():
+    z = correlated(20_000)
+    flow = LatentFlow((2, 2, 2), width=16, depth=1, heads=2, over_gaussian=True).fit(z, steps=1, learning_rate=1e-9)
+    new = flow.sample(20_000, torch.Generator().manual_seed(1), steps=64)
+    torch.testing.assert_close(new.flatten(1).mean(0), z.flatten(1).mean(0), atol=0.1, rtol=0.05)
+    wanted, found = z.flatten(1).T.cov(), new.flatten(1).T.cov()
+    assert (found - wanted).norm() < 0.05 * wanted.norm()
+
+
+def test_its_velocity_is_the_average_of_the_straight_lines_through_a_place():
+    """Of lines from noise to a Gaussian z that pass near x at time t, the mean of z - noise."""
+    z = correlated(400_000)
+    flow = LatentFlow((2, 2, 2), width=16, depth=1, heads=2, over_gaussian=True).fit(z[:50_000], steps=1, learning_rate=1e-9)
+    scaled, noise, t = (z - flow.mean) / flow.std, torch.randn(z.shape, generator=torch.Generator().manual_seed(2)), 0.6
+    x = (1 - t) * noise + t * scaled
+    # both Gaussian, so the average given x is linear in x: least squares finds it
+    fitted = torch.linalg.lstsq(x.flatten(1), (scaled - noise).flatten(1)).solution
+    with torch.no_grad():
+        ours = flow.velocity(x[:1000], torch.full((1000,), t)).flatten(1)
+    torch.testing.assert_close(ours, x[:1000].flatten(1) @ fitted, atol=0.05, rtol=0.05)
+
+
+def test_posterior_widths_belong_to_the_gaussian_that_a_flow_starts_from():
+    mu, width = correlated(2000), 3.0
+    flow = LatentFlow((2, 2, 2), width=16, depth=1, heads=2, over_gaussian=True)
+    flow.fit(mu, torch.full_like(mu, width), steps=1, learning_rate=1e-9)
+    new = flow.sample(20_000, torch.Generator().manual_seed(1), steps=64).flatten(1)
+    wanted = mu.flatten(1).T.cov() + width**2 * torch.eye(8)
+    assert (new.T.cov() - wanted).norm() < 0.1 * wanted.norm()
+
+
+def test_a_flow_over_a_gaussian_can_be_kept(tmp_path):
+    flow = LatentFlow((2, 2, 2), width=16, depth=1, heads=2, over_gaussian=True).fit(correlated(100), steps=2)
+    flow.save(tmp_path / "flow.safetensors")
+    again = LatentFlow.load(tmp_path / "flow.safetensors")
+    draw = {"n": 3, "steps": 2}
+    torch.testing.assert_close(
+        again.sample(**draw, generator=torch.Generator().manual_seed(0)),
+        flow.sample(**draw, generator=torch.Generator().manual_seed(0)),
+    )

@@ -76,10 +76,20 @@ class VelocityNet(nn.Module):
 class LatentFlow(Prior):
     """The learned prior. latent_shape: (C, H, W). width, depth, heads, dropout: of its transformer (defaults: 8.5M weights).
 
+    over_gaussian: the network learns only what is to be added to the velocity towards a Gaussian with the covariance of the
+    latents, so it starts as `FullGaussian` and gets beyond it sooner; for short trainings.
     Keeps the exponential moving average of the weights it trains, and works on latents scaled to mean 0 and variance 1.
     """
 
-    def __init__(self, latent_shape: tuple[int, ...], width: int = 288, depth: int = 8, heads: int = 6, dropout: float = 0.1):
+    def __init__(
+        self,
+        latent_shape: tuple[int, ...],
+        width: int = 288,
+        depth: int = 8,
+        heads: int = 6,
+        dropout: float = 0.1,
+        over_gaussian: bool = False,
+    ):
         super().__init__(latent_shape)
         if len(self.latent_shape) != 3 or width % heads:
             raise ValueError(f"latent_shape={latent_shape} must be (C, H, W), and width={width} a multiple of heads={heads}")
@@ -87,6 +97,10 @@ class LatentFlow(Prior):
         self.network = VelocityNet(self.latent_shape, width, depth, heads, dropout)
         self.register_buffer("mean", torch.zeros(self.latent_shape))
         self.register_buffer("std", torch.ones(self.latent_shape))
+        self.over_gaussian = over_gaussian
+        if over_gaussian:
+            self.register_buffer("axes", torch.eye(self.n_numbers))  # principal axes of the latents, in columns
+            self.register_buffer("variances", torch.ones(self.n_numbers))  # along them
 
     def fit(
         self,
@@ -110,6 +124,11 @@ class LatentFlow(Prior):
         std = torch.zeros_like(latents) if std is None else std.to(device)
         self.mean = latents.mean(0)
         self.std = (latents.var(0) + std.square().mean(0)).sqrt().clamp(min=1e-6)
+        if self.over_gaussian:
+            covariance = ((latents - self.mean) / self.std).flatten(1).T.cov()
+            covariance += (std / self.std).flatten(1).square().mean(0).diag()
+            variances, axes = torch.linalg.eigh(covariance.cpu().double())
+            self.variances, self.axes = variances.clamp(min=1e-4).float().to(device), axes.float().to(device)
         torch.manual_seed(seed)
         learner = copy.deepcopy(self.network).train()
         self.eval()
@@ -120,7 +139,9 @@ class LatentFlow(Prior):
             z = latents[some] + std[some] * torch.randn_like(latents[some])
             t = torch.randn(batch_size, device=device).sigmoid()  # most often the middle. Esser et al. 2024, section 3.1
             loss = self._loss(learner, z, t, torch.randn_like(z))
-            optimizer.param_groups[0]["lr"] = learning_rate * min(1, (step + 1) / 500) * 0.5 * (1 + math.cos(math.pi * share))
+            optimizer.param_groups[0]["lr"] = (
+                learning_rate * min(1, (step + 1) / min(500, 0.1 * steps)) * 0.5 * (1 + math.cos(math.pi * share))
+            )
             optimizer.zero_grad()
             loss.backward()
             if nn.utils.clip_grad_norm_(learner.parameters(), 1.0).isfinite():
@@ -135,11 +156,22 @@ class LatentFlow(Prior):
                 reports, losses = due, []
         return self
 
+    def velocity(self, x: Tensor, t: Tensor, network: nn.Module | None = None) -> Tensor:
+        """The velocity at x (B, C, H, W), scaled as above, at times t (B,); by another network than its own when given."""
+        v = (network or self.network)(x, t)
+        if not self.over_gaussian:
+            return v
+        with torch.autocast(x.device.type, enabled=False):  # for Gaussians it is known: Albergo et al. 2023, section 4
+            t, spread = t.float()[:, None], self.variances
+            along = x.float().flatten(1) @ self.axes
+            along = along * (t * spread - (1 - t)) / (t.square() * spread + (1 - t).square())
+            return v + (along @ self.axes.T).view_as(x)
+
     def _loss(self, network: nn.Module, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the velocity. Liu et al. 2023, eq. 1."""
         z, t4 = (z - self.mean) / self.std, t[:, None, None, None]
         with torch.autocast(z.device.type, torch.bfloat16, enabled=bf16_pays(z.device)):
-            velocity = network((1 - t4) * noise + t4 * z, t)
+            velocity = self.velocity((1 - t4) * noise + t4 * z, t, network)
         return F.mse_loss(velocity, z - noise)
 
     @torch.no_grad()
@@ -159,8 +191,8 @@ class LatentFlow(Prior):
         for x in torch.randn(n, *self.latent_shape, generator=generator).to(device).split(batch_size):
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16_pays(device)):
                 for now, then in pairwise(times):
-                    here = self.network(x, now.expand(len(x)))
-                    there = self.network(x + (then - now) * here, then.expand(len(x)))
+                    here = self.velocity(x, now.expand(len(x)))
+                    there = self.velocity(x + (then - now) * here, then.expand(len(x)))
                     x = x + (then - now) * (here + there) / 2
             done.append((x * self.std + self.mean).cpu())
         return torch.cat(done)

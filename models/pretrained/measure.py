@@ -63,20 +63,27 @@ def measure(learned: Tensor, unseen: Tensor) -> dict:
     print(f"a mixture was fitted in {time.perf_counter() - began:.0f} s")
     ladder: dict[str, Prior] = {"N(0, I)": StandardNormal(faithful.latent_shape)}
     ladder |= {"one Gaussian": load_pretrained("gaussian"), "a mixture of 16": mixture, "flow": load_pretrained("flow")}
-    near = nearest_training(extract_features(network, unseen), extract_features(network, learned))[1]
+    known = extract_features(network, learned)
+    near = nearest_training(extract_features(network, unseen), known)[1]
     rungs = {}
     for name, prior in ladder.items():
         began = time.perf_counter()
         drawn = prior.sample(len(ours), torch.Generator().manual_seed(SAMPLES_SEED))
         seconds = (time.perf_counter() - began) / len(ours)
         images = to_bytes(decode_latents(faithful, drawn, BATCH))
-        to_learned = nearest_training(extract_features(network, images), extract_features(network, learned))[1]
+        to_learned = nearest_training(extract_features(network, images), known)[1]
         rungs[name] = {"seconds_a_dog": seconds} | against_photos(images)
         rungs[name] |= {"nearest_median_ratio": float(to_learned.median() / near.median())}
         rungs[name] |= {"share_nearer_than_1%_of_unseen": float((to_learned <= near.quantile(0.01)).double().mean())}
         rungs[name] |= {"nearest_pixels": levels(nearest_images(to_signed(images), learned)[1])}
     index = json.loads((PRETRAINED / INDEX).read_text())
-    about = {"weights": {name: about["sha256"] for name, about in index.items()}, "learned": len(learned), "unseen": len(unseen), "a_side": len(ours), "features": network.weights}
+    about = {
+        "weights": {name: about["sha256"] for name, about in index.items()},
+        "learned": len(learned),
+        "unseen": len(unseen),
+        "a_side": len(ours),
+        "features": network.weights,
+    }
     about |= {
         "threads": torch.get_num_threads(),
         "nearest_pixels_unseen": levels(nearest_images(to_signed(unseen), learned)[1]),
