@@ -9,10 +9,11 @@ import pytest
 import torch
 from ipywidgets.widgets.widget import _instances as open_widgets
 from PIL import Image
-from tiny import png_pixels, random_pixels, tree, vivid_vae
+from tiny import png_pixels, random_pixels, stirred, tree, vivid_vae
 from torch import Tensor
 
 from vae_helpers import explorer_panel
+from vae_helpers.attention import AttentionVAE, SpatialVAE
 from vae_helpers.data import DogImages, decode_image, to_bytes, to_signed
 from vae_helpers.directions import attribute_directions, interpolate, interpolate_on_sphere
 from vae_helpers.explorer import LatentExplorer
@@ -857,3 +858,15 @@ def test_an_explorer_made_in_one_loop_goes_on_without_it(explore, rest):
     explorer = asyncio.run(notebook())
     drag(explorer.sliders[0])
     assert_all_of_one_dog(explorer)
+
+
+@pytest.mark.parametrize("kind", [AttentionVAE, SpatialVAE])
+def test_a_latent_that_is_a_small_picture_is_walked_along_its_principal_axes_too(explore, kind):
+    explorer = explore(stirred(kind(8, 3, 4, 16)))
+    assert explorer.z.shape == (3, 2, 2) and explorer.directions.names[0] == "axis 1"
+    before, (_, high) = explorer.picture.value, explorer.ranges[0]
+    explorer.move(0, high)
+    assert explorer.directions.coordinates(explorer.z[None])[0, 0].item() == pytest.approx(high, rel=1e-3)
+    assert explorer.picture.value != before
+    explorer.reset()
+    assert explorer.picture.value == before

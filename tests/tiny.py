@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vae_helpers.attention import AttentionVAE
 from vae_helpers.flow import LatentFlow
-from vae_helpers.model import VAE
+from vae_helpers.model import VAE, BaseVAE
 from vae_helpers.pretrained import LATENTS, save_weights, write_index
 from vae_helpers.priors import FullGaussian
 
@@ -23,6 +23,15 @@ def tiny_vae(seed: int = 0, **architecture) -> VAE:
     with torch.no_grad():
         for weight in vae.parameters():
             weight += 0.02 * torch.randn_like(weight)
+    return vae.eval()
+
+
+def stirred(vae: BaseVAE, by: float = 0.05) -> BaseVAE:
+    """`vae` with noise added to every weight, so that those which start at zero matter, too."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in vae.parameters():
+            weight += by * torch.randn_like(weight)
     return vae.eval()
 
 
