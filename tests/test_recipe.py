@@ -53,7 +53,18 @@ def test_the_recipe_runs_and_leaves_weights_that_load(tmp_path, monkeypatch, cap
     write_images(tmp_path / "photos", 20)
     settings = {"--out": tmp_path, "--width": 8, "--flow-width": 32, "--flow-depth": 1, "--batch": 2}
     arguments = [tmp_path / "photos", *(word for setting in settings.items() for word in setting)]
-    arguments += ["--stages", "vector", "faithful", "finish", "flow", "--seconds", 0.1, 0.1, 0.1, 0.1]
+    arguments += [
+        "--stages",
+        "vector",
+        "faithful",
+        "finish",
+        "flow",
+        "--seconds",
+        0.1,
+        0.1,
+        4,
+        0.1,
+    ]  # the finish: long enough for the decoder
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     # sixteen components need more photos
     monkeypatch.setattr(train, "GaussianMixture", lambda shape: train.FullGaussian(shape))

@@ -6,10 +6,11 @@ import torch
 from tiny import random_pixels, tiny_vae, tree
 
 from vae_helpers import train
+from vae_helpers.batches import epoch_batches, shifted
 from vae_helpers.checkpoint import STATE_FILE, list_checkpoints, load_checkpoint
 from vae_helpers.data import to_signed
 from vae_helpers.model import follow
-from vae_helpers.train import TrainingSettings, epoch_batches, fit, learning_rate_factor, shifted, validate
+from vae_helpers.train import TrainingSettings, fit, learning_rate_factor, validate
 
 TRAIN, VALIDATION = random_pixels(28, seed=1), random_pixels(12, seed=2)
 THREE_EPOCHS = TrainingSettings(epochs=3, batch_size=8)
