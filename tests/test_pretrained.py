@@ -118,7 +118,7 @@ def test_shipped_weights_give_back_a_picture_that_they_never_saw():
     assert errors["faithful"] < 0.02 and errors["vector"] < 0.1
 
 
-def test_real_dogs_come_first_among_those_shipped():
+def test_the_dogs_that_are_shipped_are_pictures_with_something_in_them():
     dogs = shipped_dogs(64).float() / 255
     detail = (dogs[..., 1:] - dogs[..., :-1]).abs().mean((1, 2, 3))
     assert dogs.shape == (64, 3, 56, 56) and (detail > 0.005).all() and dogs.flatten(1).std(1).min() > 0.05

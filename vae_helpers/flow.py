@@ -161,7 +161,7 @@ class LatentFlow(Prior):
         v = (network or self.network)(x, t)
         if not self.over_gaussian:
             return v
-        with torch.autocast(x.device.type, enabled=False):  # for Gaussians it is known: Albergo et al. 2023, section 4
+        with torch.autocast(x.device.type, enabled=False):  # to a Gaussian it is known: z - noise regressed on x
             t, spread = t.float()[:, None], self.variances
             along = x.float().flatten(1) @ self.axes
             along = along * (t * spread - (1 - t)) / (t.square() * spread + (1 - t).square())
