@@ -1,3 +1,5 @@
+import errno
+import os
 import tempfile
 import warnings
 from fractions import Fraction
@@ -406,3 +408,64 @@ def test_validation_is_a_seeded_tenth_apart_from_what_is_trained_on():
     assert not set(train.names) & set(validation.names) and set(train.names) | set(validation.names) == set(images.names)
     for part in (train, validation):
         assert torch.equal(part.pixels, images.pixels[[int(name) for name in part.names]])
+
+
+# ---------------------------------------------------------------- more than fits into memory
+
+
+def file_behind(pixels: torch.Tensor) -> str:
+    """Of the memory that `pixels` lie in, what the system says stands behind it; empty when nothing does."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, *_, last = line.split(maxsplit=5)
+        start, end = (int(part, 16) for part in place.split("-"))
+        if start <= pixels.data_ptr() < end:
+            return last if "/" in last else ""
+    raise AssertionError("nowhere")
+
+
+needs_linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what lies behind memory")
+
+
+@needs_linux
+def test_decoded_images_are_a_file_mapped_into_memory_the_first_time_and_after(tmp_path):
+    folder = write_images(tmp_path / "dogs", 4)
+    for _ in range(2):
+        assert str(tmp_path / "cache") in file_behind(load_images(folder, 16, cache_dir=tmp_path / "cache").pixels)
+
+
+@needs_linux
+@pytest.mark.parametrize("above", [0, 2**28])
+def test_a_copy_of_many_images_is_kept_in_a_file_that_is_gone_with_it(tmp_path, monkeypatch, above):
+    monkeypatch.setenv("VAE_HOME", str(tmp_path))
+    monkeypatch.setattr(data, "MAPPED_ABOVE", above)
+    images = DogImages(random_pixels(40), [f"{i}" for i in range(40)])
+    train, validation = split_validation(images)
+    for part in (train, validation):
+        assert torch.equal(part.pixels, images.pixels[[int(name) for name in part.names]])
+        assert file_behind(part.pixels).startswith(str(tmp_path)) == (above == 0)
+    assert not tree(tmp_path)  # it has no name, so nothing can be left behind
+
+
+def test_images_decoded_into_a_mapped_file_are_those_decoded_into_memory(tmp_path, monkeypatch):
+    folder = write_images(tmp_path / "dogs", 4)
+    (folder / "02.png").write_text("not an image")
+    monkeypatch.setenv("VAE_HOME", str(tmp_path))
+    with pytest.warns(UserWarning, match="02.png"):
+        in_memory = load_images(folder, 16, cache_dir=tmp_path / "a")
+    monkeypatch.setattr(data, "MAPPED_ABOVE", 0)
+    with pytest.warns(UserWarning, match="02.png"):
+        mapped = load_images(folder, 16, cache_dir=tmp_path / "b")
+    assert mapped.names == in_memory.names and torch.equal(mapped.pixels, in_memory.pixels)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot set room aside")
+def test_no_room_on_the_disk_is_an_error_that_says_how_much_and_where_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("VAE_HOME", str(tmp_path))
+    monkeypatch.setattr(data, "MAPPED_ABOVE", 0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"no room for 0\.0 GB of decoded images in .*cache.*No space left"):
+        DogImages(random_pixels(4), list("abcd")).take([1, 2])
+    assert not tree(tmp_path)

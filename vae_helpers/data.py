@@ -3,9 +3,12 @@
 photos on disk → split_dataset → data/train/dogs, data/test/dogs → load_images → uint8 (N, 3, 56, 56) → to_signed
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +39,8 @@ __all__ = [
     "to_bytes",
     "to_signed",
 ]
+MAPPED_ABOVE = 2**28
+"""Bytes of pixels (28,532 images of 56 x 56) above which a copy of them is kept in a file that is mapped into memory."""
 _DECODER = 1  # part of the cache's signature: raise it when `decode_image` changes what it returns
 
 
@@ -51,8 +56,10 @@ class DogImages:
 
     def take(self, indices: Sequence[int]) -> "DogImages":
         """The images at `indices`, in that order."""
-        indices = [int(i) for i in indices]
-        return replace(self, pixels=self.pixels[indices], names=[self.names[i] for i in indices])
+        indices = torch.as_tensor(indices, dtype=torch.long)
+        pixels = _room_for(len(indices), self.pixels.shape[-1])
+        torch.index_select(self.pixels, 0, indices, out=pixels)
+        return replace(self, pixels=pixels, names=[self.names[i] for i in indices.tolist()])
 
 
 def decode_image(path: str | Path, image_size: int = 56) -> np.ndarray:
@@ -84,6 +91,8 @@ def load_images(
 ) -> DogImages:
     """Decode the images of `folder` into one uint8 tensor, once: a cache keeps it until a file there changes.
 
+    The tensor is that file, mapped into memory: what does not fit stays on the disk.
+
     In a folder that `split_dataset` filled, reads just what it put there and warns of other images it finds. An image
     that cannot be read is skipped; one warning names each and says why. limit: only the first so many (in sorted
     order). cache_dir: default `data/cache` in the workspace. Raises ValueError when no image can be read.
@@ -108,6 +117,7 @@ def load_images(
         about = {"signature": signature, "names": json.dumps(read), "skipped": json.dumps(skipped)}
         with written_whole(cache) as partial:
             save_file({"pixels": pixels}, partial, metadata=about)
+        stored = _read_cache(cache, signature) or stored  # from here on mapped, as when it is there already
     pixels, read, skipped = stored
     if skipped:
         listed = "; ".join(f"{name} ({why})" for name, why in skipped.items())
@@ -122,7 +132,8 @@ def _decode_all(folder: Path, names: list[str], image_size: int) -> tuple[Tensor
         except Exception as error:  # a broken file can make a decoder raise anything; the reason is reported
             return f"{type(error).__name__}: {error}".replace(str(folder), "").strip()
 
-    pixels = np.empty((len(names), 3, image_size, image_size), dtype=np.uint8)
+    room = _room_for(len(names), image_size)
+    pixels = room.numpy()
     read, skipped = [], {}
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in `skipped`
@@ -133,7 +144,29 @@ def _decode_all(folder: Path, names: list[str], image_size: int) -> tuple[Tensor
             else:
                 pixels[len(read)] = image.transpose(2, 0, 1)
                 read.append(name)
-    return torch.from_numpy(pixels[: len(read)]), read, skipped
+    return room[: len(read)], read, skipped
+
+
+def _room_for(n: int, image_size: int) -> Tensor:
+    """uint8 (n, 3, S, S) to be filled: in memory, or above MAPPED_ABOVE bytes in a nameless file that need not fit there.
+
+    Raises OSError when the disk has no room for it.
+    """
+    shape = (n, 3, image_size, image_size)
+    size = math.prod(shape)
+    if size <= MAPPED_ABOVE:
+        return torch.empty(shape, dtype=torch.uint8)
+    folders().cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folders().cache, prefix="pixels-", suffix=".partial", delete=False) as file:
+        try:
+            if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would end the program without a word
+                os.posix_fallocate(file.fileno(), 0, size)
+            return torch.from_file(file.name, shared=True, size=size, dtype=torch.uint8).view(shape)
+        except OSError as error:
+            raise OSError(f"no room for {size / 1e9:.1f} GB of decoded images in {str(folders().cache)!r}: {error}") from None
+        finally:
+            with contextlib.suppress(PermissionError):  # Windows does not let go of a mapped file
+                Path(file.name).unlink()
 
 
 def _read_cache(cache: Path, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:
