@@ -5,7 +5,7 @@ import torch
 from tiny import random_pixels, tiny_vae
 
 from vae_helpers.data import to_signed
-from vae_helpers.model import LOGVAR_RANGE, VAE, Residual, reparameterize
+from vae_helpers.model import LOGVAR_RANGE, VAE, GroupNorm, Residual, reparameterize
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -34,6 +34,24 @@ def test_what_comes_out_is_float32_also_under_bf16(enabled):
         outputs = vae(x)
     assert {part.dtype for part in outputs} == {torch.float32}
     torch.testing.assert_close(outputs.mu, vae(x).mu, atol=0.02, rtol=0.02)  # bf16 has 8 bits of precision
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_norm_is_a_group_norm_that_answers_in_the_type_it_is_asked_in(dtype, close, autocast, layout):
+    torch.manual_seed(0)
+    norm = GroupNorm(4, 8)
+    with torch.no_grad():
+        norm.weight.normal_(), norm.bias.normal_()
+    x = (3 * torch.randn(5, 8, 6, 6) + 1).to(dtype).contiguous(memory_format=layout)
+    by_hand = x.double().view(5, 4, 2, 6, 6)
+    by_hand = (by_hand - by_hand.mean((2, 3, 4), keepdim=True)) / by_hand.std((2, 3, 4), keepdim=True, correction=0)
+    by_hand = by_hand.view(5, 8, 6, 6) * norm.weight.view(-1, 1, 1).double() + norm.bias.view(-1, 1, 1).double()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        answer = norm(x)
+    assert answer.dtype == dtype and answer.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(answer.double(), by_hand, atol=close, rtol=close)
 
 
 @pytest.mark.parametrize("sign", [-1, 1])

@@ -4,25 +4,14 @@ At width 128 with 32 groups it is, layer for layer, the autoencoder of Stable Di
 et al. 2021), about 84M parameters. `SpatialVAE` is its relative for laptops. `pretrained` converts to and from diffusers.
 """
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .model import LOGVAR_RANGE, BaseVAE, conv
+from .model import LOGVAR_RANGE, BaseVAE, GroupNorm, conv
 
+EPS = 1e-6  # of every normalisation, as in Stable Diffusion
 MULTIPLES = (1, 2, 4, 4)  # of the width: channels at 56, 28, 14 and 7 pixels (SpatialVAE: at 28, 14 and 7)
-
-
-class Norm(nn.GroupNorm):
-    """GroupNorm that answers in the type of its input: autocast would widen to float32 what a SiLU then has to move."""
-
-    def __init__(self, groups: int, channels: int):
-        super().__init__(groups, channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # sums are kept in float32 inside all the same
-            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 class ResBlock(nn.Module):
@@ -30,8 +19,8 @@ class ResBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, groups: int):
         super().__init__()
-        self.norm1, self.conv1 = Norm(groups, c_in), conv(c_in, c_out)
-        self.norm2, self.conv2 = Norm(groups, c_out), conv(c_out, c_out)
+        self.norm1, self.conv1 = GroupNorm(groups, c_in, EPS), conv(c_in, c_out)
+        self.norm2, self.conv2 = GroupNorm(groups, c_out, EPS), conv(c_out, c_out)
         self.skip = nn.Conv2d(c_in, c_out, kernel_size=1) if c_in != c_out else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
@@ -46,7 +35,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
-        self.norm = Norm(groups, channels)
+        self.norm = GroupNorm(groups, channels, EPS)
         self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,7 +84,7 @@ class AttentionEncoder(nn.Sequential):
             conv(3 * patch**2, channels[0]),  # (B, a, 56, 56)
             *stages(channels, blocks, groups, Halve),  # (B, b, 28, 28), (B, c, 14, 14), (B, d, 7, 7)
             *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
-            *(Norm(groups, d), nn.SiLU(), conv(d, 2 * latent_channels)),  # (B, 2C, 7, 7)
+            *(GroupNorm(groups, d, EPS), nn.SiLU(), conv(d, 2 * latent_channels)),  # (B, 2C, 7, 7)
             nn.Conv2d(2 * latent_channels, 2 * latent_channels, kernel_size=1),
         )
 
@@ -114,7 +103,7 @@ class AttentionDecoder(nn.Sequential):
             conv(latent_channels, d),  # (B, d, 7, 7)
             *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
             *stages(channels[::-1], blocks, groups, Double),  # (B, c, 14, 14), (B, b, 28, 28), (B, a, 56, 56)
-            *(Norm(groups, channels[0]), nn.SiLU(), conv(channels[0], 3 * patch**2)),
+            *(GroupNorm(groups, channels[0], EPS), nn.SiLU(), conv(channels[0], 3 * patch**2)),
             *([nn.PixelShuffle(patch)] if patch > 1 else []),
         )
 
