@@ -67,7 +67,8 @@ def trained(name: str, learn: torch.Tensor, validation: torch.Tensor) -> Checkpo
     """The model of one objective; kept, so that an interrupted sweep goes on where it was."""
     kept = folders().checkpoints / "beta_sweep" / f"{name.replace(' ', '_')}.pth"
     if not kept.exists():
-        settings = TrainingSettings(epochs=full_or_smoke(25, 1), **OBJECTIVES[name])
+        epochs = full_or_smoke(25, 1)
+        settings = TrainingSettings(epochs=epochs, average=0.0, **OBJECTIVES[name])
         torch.manual_seed(settings.seed)
         vae = VAE()
         history = fit(vae, learn, validation, settings)

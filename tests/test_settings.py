@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vae_helpers import settings
-from vae_helpers.settings import bf16_pays, dogs_source, folders, full_or_smoke, smoke
+from vae_helpers.settings import best_device, bf16_pays, compile_wanted, dogs_source, folders, full_or_smoke, smoke
 
 
 def test_everything_written_is_under_vae_home(monkeypatch, tmp_path):
@@ -71,3 +71,17 @@ def test_a_cpu_computes_in_bf16_only_where_it_has_units_for_it(monkeypatch, unit
     monkeypatch.delenv("VAE_BF16", raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
     assert bf16_pays(torch.device("cpu")) is bool(units)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_networks_are_compiled_when_vae_compile_says_so(monkeypatch, value, expected):
+    monkeypatch.delenv("VAE_COMPILE", raising=False) if value is None else monkeypatch.setenv("VAE_COMPILE", value)
+    assert compile_wanted() is expected
+
+
+@pytest.mark.parametrize(("world_size", "expected"), [(None, "mps"), ("1", "mps"), ("2", "cpu")])
+def test_several_processes_do_not_share_an_mps(monkeypatch, world_size, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.delenv("WORLD_SIZE", raising=False) if world_size is None else monkeypatch.setenv("WORLD_SIZE", world_size)
+    assert best_device().type == expected

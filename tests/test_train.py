@@ -3,22 +3,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from tiny import random_pixels, tiny_vae, tree
 
 from vae_helpers import train
-from vae_helpers.batches import epoch_batches, shifted
+from vae_helpers.batches import epoch_batches, images_of, near, shifted
 from vae_helpers.checkpoint import STATE_FILE, list_checkpoints, load_checkpoint
 from vae_helpers.data import to_signed
 from vae_helpers.model import follow
 from vae_helpers.train import TrainingSettings, fit, learning_rate_factor, validate
 
 TRAIN, VALIDATION = random_pixels(28, seed=1), random_pixels(12, seed=2)
-THREE_EPOCHS = TrainingSettings(epochs=3, batch_size=8)
+THREE_EPOCHS = TrainingSettings(epochs=3, batch_size=8, average=0.0)
 TIMES = ("seconds", "images_per_second")
 
 
 @pytest.fixture(autouse=True)
 def float32_on_the_cpu(monkeypatch):
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test may have trained on a GPU
     monkeypatch.setenv("VAE_BF16", "0")
     monkeypatch.setattr(train, "best_device", lambda: torch.device("cpu"))
 
@@ -60,6 +62,58 @@ def test_an_epoch_is_the_same_each_time_and_differs_from_other_epochs_and_seeds(
         assert not any(a == b for a, b in zip(first, other, strict=True))
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_processes_share_a_batch_image_by_image_each_with_its_own_noise(processes):
+    batch = next(epoch_batches(50, TrainingSettings(batch_size=13, shift=1), 1, (4,)))
+    shares = [batch.share(process, processes) for process in range(processes)]
+    sizes = [len(share.indices) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+    place = {int(image): i for i, image in enumerate(batch.indices)}
+    seen = [int(image) for share in shares for image in share.indices]
+    assert sorted(seen) == sorted(place)
+    for name in ("flip", "eps", "shift"):
+        theirs = torch.cat([getattr(share, name) for share in shares])
+        assert torch.equal(theirs, getattr(batch, name)[[place[image] for image in seen]])
+
+
+def test_a_batch_is_its_images_mirrored_where_it_says_so_channels_last():
+    batch = next(epoch_batches(28, TrainingSettings(batch_size=8), 1, (4,)))
+    x = images_of(batch, TRAIN, torch.device("cpu"))
+    assert x.is_contiguous(memory_format=torch.channels_last) and 0 < batch.flip.sum() < 8
+    for image, index, flip in zip(x, batch.indices, batch.flip, strict=True):
+        assert torch.equal(image, to_signed(TRAIN[index].flip(2) if flip else TRAIN[index]))
+
+
+def test_images_stay_where_they_are_when_training_on_a_cpu():
+    assert near(TRAIN, torch.device("cpu")) is TRAIN
+
+
+def test_a_shift_by_a_whole_image_or_more_is_refused():
+    with pytest.raises(ValueError, match="shift=16 must be less than the images' 16 pixels"):
+        trained(settings=replace(THREE_EPOCHS, shift=16))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
+    monkeypatch.setattr(train.Accelerator, "num_processes", 8)
+    with pytest.raises(ValueError, match="batches of 7 images cannot be shared by 8 processes: raise batch_size"):
+        trained()
+
+
+def test_a_compiled_network_learns_what_the_other_does(monkeypatch):
+    plain, history = trained()
+    monkeypatch.setenv("VAE_COMPILE", "1")
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda module: seen.append(module) or real(module, backend="aot_eager"))
+    compiled, other = trained()
+    assert seen == [compiled]
+    for a, b in zip(history, other, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+
+
+real = torch.compile
+
+
 @pytest.mark.parametrize("total", [1, 5, 60, 5000])
 def test_the_learning_rate_rises_to_its_full_height_and_falls_to_nearly_zero(total):
     factors = [learning_rate_factor(step, total) for step in range(total)]
@@ -84,7 +138,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(wrong):
 
 
 def test_a_few_images_can_be_learned_by_heart():
-    settings = TrainingSettings(epochs=15, batch_size=8, learning_rate=0.02, flip=False)
+    settings = TrainingSettings(epochs=15, batch_size=8, learning_rate=0.02, flip=False, average=0.0)
     _, history = trained(data=(TRAIN[:4].repeat(8, 1, 1, 1), TRAIN[:4]), settings=settings)
     for name in ("train_loss", "validation_loss"):
         assert history[-1][name] < 0.5 * history[0][name]

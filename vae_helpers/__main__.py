@@ -23,7 +23,7 @@ from .priors import StandardNormal
 from .report import reconstruction_saver, write_report
 from .settings import best_device, folders
 from .toy_dogs import write_toy_dogs
-from .train import TrainingSettings, fit
+from .train import TrainingSettings, fit, processes_here
 from .walks import filmstrip, save_gif, save_png
 from .walks import walk as walk_between
 
@@ -66,7 +66,8 @@ def train(
         checkpoint_dir: where checkpoints are kept; models/saved_models when left out.
     """
     where = folders()
-    learn, validation = split_validation(load_images(where.train))
+    with processes_here().local_main_process_first():  # the others find its cache
+        learn, validation = split_validation(load_images(where.train))
     torch.manual_seed(settings.seed)
     save_picture = reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
     if network == "vector":

@@ -1,4 +1,7 @@
-"""What every step of an epoch is given: which images, mirrored or not, moved how far, with which noise."""
+"""What every step of an epoch is given: which images, mirrored or not, moved how far, with which noise.
+
+Drawn on the CPU for the whole batch, whoever computes it, so that every device and any number of processes learn the same.
+"""
 
 import math
 from collections.abc import Iterator
@@ -7,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .data import to_signed
 
 if TYPE_CHECKING:
     from .train import TrainingSettings
@@ -23,11 +28,15 @@ class Batch(NamedTuple):
     eps: Tensor
     shift: Tensor
 
+    def share(self, process: int, processes: int) -> "Batch":
+        """The part of one process of several: every so-many-th image, with its own flip, noise and shift."""
+        return Batch(*(part[process::processes] for part in self))
+
 
 def epoch_batches(n: int, settings: "TrainingSettings", epoch: int, latent_shape: tuple[int, ...]) -> Iterator[Batch]:
     """The batches of one epoch: every image once, in batches of `batch_size` that differ by one image at the most.
 
-    Drawn on the CPU from (seed, epoch) alone, so it is the same on every device.
+    Drawn from (seed, epoch) alone.
     """
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
     order = torch.randperm(n, generator=generator)
@@ -38,6 +47,24 @@ def epoch_batches(n: int, settings: "TrainingSettings", epoch: int, latent_shape
         if settings.shift:
             shift = torch.randint(2 * settings.shift + 1, shift.shape, generator=generator)
         yield Batch(indices, flip, eps, shift)
+
+
+def near(pixels: Tensor, device: torch.device) -> Tensor:
+    """Images (N, 3, S, S) where batches of them are quickest to make: on a GPU that has room for them, else where they are."""
+    if device.type == "cuda" and pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+        return pixels.to(device)
+    return pixels
+
+
+def images_of(batch: Batch, pixels: Tensor, device: torch.device, most: int = 0) -> Tensor:
+    """x (B, 3, S, S) in [-1, 1] on `device`, channels last: the batch's images, mirrored and moved as it says.
+
+    pixels: uint8 (N, 3, S, S), anywhere; bytes travel, not floats. most: the largest shift, each way.
+    """
+    x = to_signed(pixels[batch.indices.to(pixels.device)], device)
+    x = torch.where(batch.flip.to(device)[:, None, None, None], x.flip(3), x)
+    x = shifted(x, batch.shift, most) if most else x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def shifted(x: Tensor, shift: Tensor, most: int) -> Tensor:

@@ -6,6 +6,7 @@ averaged over the batch, so neither depends on the batch size and beta alone wei
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,7 +39,13 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def vae_loss(
-    x_hat: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float | Tensor = BETA, free_bits: float = 0.0
+    x_hat: Tensor,
+    x: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    beta: float | Tensor = BETA,
+    free_bits: float = 0.0,
+    kl_of_all: Tensor | None = None,
 ) -> VAELoss:
     """The beta-VAE objective (Kingma & Welling 2014, eq. 10; Higgins et al. 2017 for beta), in float32.
 
@@ -46,7 +53,8 @@ def vae_loss(
     would otherwise broadcast without a word.
 
     free_bits: nats that every latent number may carry unpunished: its mean KL over the batch counts as this much when it is
-    less (Kingma et al. 2016, eq. 15). Then `loss` is above `recon + beta * kl`; `kl` stays what it is.
+    less (Kingma et al. 2016, eq. 15). Then `loss` is above `recon + beta * kl`; `kl` stays what it is. kl_of_all: that mean,
+    (*latent_shape), over a larger batch of which this is a process's share; over this one when left out.
 
     With D = 3·S·S numbers in an image this is, up to a constant and the factor beta, the negative evidence lower bound
     of a decoder with Gaussian noise of variance `noise_variance(beta, D)`: choosing beta is choosing that noise.
@@ -58,7 +66,10 @@ def vae_loss(
     recon = F.mse_loss(x_hat.float(), x.float())
     by_dimension = kl_per_dimension(mu, logvar).mean(0)
     kl = by_dimension.sum()
-    counted = by_dimension.clamp_min(free_bits).sum() if free_bits else kl
+    counted = kl
+    if free_bits:
+        enough = (by_dimension if kl_of_all is None else kl_of_all) > free_bits
+        counted = torch.where(enough, by_dimension, free_bits).sum()
     return VAELoss(recon + beta * counted, recon, kl)
 
 

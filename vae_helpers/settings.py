@@ -4,6 +4,7 @@ VAE_HOME   folder for everything written (default: the project's folder), so tha
 DOGS       folder of photos for the notebooks (default: toy dogs, drawn on the spot)
 VAE_SMOKE  1: the notebooks run in seconds on a handful of dogs, to test them
 VAE_BF16   1 or 0: compute in bfloat16 or not (default: where the machine has units for it)
+VAE_COMPILE 1: train a compiled network (torch.compile): takes a minute to begin with, for long runs on a GPU
 """
 
 import os
@@ -85,10 +86,10 @@ def full_or_smoke(full: T, smoke_value: T) -> T:
 
 
 def best_device() -> torch.device:
-    """CUDA when there is one, else Apple's MPS, else the CPU."""
+    """CUDA when there is one, else Apple's MPS (which several processes cannot share), else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
-    if torch.backends.mps.is_available():
+    if torch.backends.mps.is_available() and os.environ.get("WORLD_SIZE", "1") == "1":  # a launcher sets it
         return torch.device("mps")
     return torch.device("cpu")
 
@@ -103,3 +104,8 @@ def bf16_pays(device: torch.device) -> bool:
         can = getattr(torch.cpu, "get_capabilities", dict)()  # not there in an older torch: then float32
         return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
     return False
+
+
+def compile_wanted() -> bool:
+    """Whether training compiles the network first (VAE_COMPILE=1)."""
+    return os.environ.get("VAE_COMPILE", "0") not in ("", "0")

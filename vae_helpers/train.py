@@ -5,7 +5,6 @@ that was stopped goes on as if it never had been, and nothing but the optimizer'
 """
 
 import copy
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -18,23 +17,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .batches import epoch_batches, shifted
-from .checkpoint import (
-    STATE_FILE,
-    Checkpoint,
-    checkpoint_path,
-    list_checkpoints,
-    load_checkpoint,
-    load_training_state,
-    move_run,
-    run_name,
-    save_checkpoint,
-    save_training_state,
-)
+from .batches import epoch_batches, images_of, near
+from .checkpoint import Checkpoint, checkpoint_path, save_checkpoint, save_training_state
 from .data import to_signed
-from .loss import BETA, calibrated_beta, kl_weight, vae_loss
-from .model import VAE, follow
-from .settings import best_device, bf16_pays
+from .going_on import describe, resume
+from .loss import BETA, calibrated_beta, kl_per_dimension, kl_weight, vae_loss
+from .model import BaseVAE, follow
+from .settings import best_device, bf16_pays, compile_wanted
 
 MAX_BAD_STEPS = 10  # in a row, before training is given up
 
@@ -63,8 +52,8 @@ class TrainingSettings:
     """Mirror every image left to right half of the time."""
     shift: int = 0
     """Move every image by up to so many pixels each way, its border mirrored: few photos are learned by heart more slowly."""
-    average: float = 0.0
-    """Keep a moving average of the weights as the model, so much of it at every step (0.999, say); 0: the newest weights."""
+    average: float = 0.999
+    """The model is a moving average of the weights in training, so much of it kept at every step; 0: the newest weights."""
     max_grad_norm: float = 1.0
     """Longer gradients are shortened to this norm."""
     seed: int = 0
@@ -87,6 +76,11 @@ class TrainingSettings:
             raise ValueError(f"kl_cycles={self.kl_cycles} must be at least 1, and more than one needs kl_warmup above 0")
 
 
+def processes_here() -> Accelerator:
+    """The processes that were launched to train together: this one, or several, each with its GPU or on the CPU."""
+    return Accelerator(cpu=best_device().type == "cpu", mixed_precision="no")  # autocast is up to `fit`
+
+
 def learning_rate_factor(step: int, total: int, warmup: int = 100) -> float:
     """What the learning rate is multiplied with at `step` of `total`: a linear rise, then a cosine down to zero."""
     warmup = min(warmup, max(1, total // 3))
@@ -94,12 +88,12 @@ def learning_rate_factor(step: int, total: int, warmup: int = 100) -> float:
 
 
 def fit(
-    vae: VAE,
+    vae: BaseVAE,
     train: Tensor,
     validation: Tensor,
     settings: TrainingSettings | None = None,
     checkpoint_dir: str | Path | None = None,
-    on_epoch: Callable[[VAE, dict[str, float]], None] | None = None,
+    on_epoch: Callable[[BaseVAE, dict[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train `vae` in place and return its history, one dict of averages per epoch. Leaves it in eval mode.
 
@@ -118,77 +112,93 @@ def fit(
                 f"{name} must be uint8 images (N, 3, {vae.image_size}, {vae.image_size}), N > 0; "
                 f"got {pixels.dtype} {tuple(pixels.shape)}"
             )
-    accelerator = Accelerator(cpu=best_device().type == "cpu")
-    device = accelerator.device  # with several GPUs, this process's own
-    bf16 = bf16_pays(device)
+    if settings.shift >= vae.image_size:
+        raise ValueError(f"shift={settings.shift} must be less than the images' {vae.image_size} pixels")
+    accelerator = processes_here()
+    device, here, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
+    steps = math.ceil(len(train) / settings.batch_size)
+    if len(train) // steps < processes:
+        raise ValueError(f"batches of {len(train) // steps} images cannot be shared by {processes} processes: raise batch_size")
+    if processes > 1:
+        accelerator.print(f"{processes} processes share every batch.")
+    bf16, compiled = bf16_pays(device), compile_wanted()
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # all batches have one size, or two
 
     history: list[dict[str, float]] = []
     vae.to(device=device, memory_format=torch.channels_last)
     learner = copy.deepcopy(vae) if settings.average else vae  # with an average, `vae` is that, and follows it
-    optimizer = torch.optim.Adam(learner.parameters(), lr=settings.learning_rate)
-    run = _describe(vae, train, validation, settings)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=settings.learning_rate, fused=True)
     if checkpoint_dir is not None:
-        history = _resume(Path(checkpoint_dir), run, settings, vae, learner, optimizer, accelerator.is_main_process)
-        if not history and accelerator.is_main_process:  # whose folder this is, before the first checkpoint is in it
-            save_training_state(checkpoint_dir, {"run": run, "epoch": 0})
-    model, optimizer = accelerator.prepare(learner, optimizer)
+        run = describe(vae, train, validation, asdict(settings))
+        with accelerator.main_process_first():  # it may move another run out of the others' way
+            history = resume(Path(checkpoint_dir), run, settings.epochs, vae, learner, optimizer, accelerator.is_main_process)
+            if not history and accelerator.is_main_process:  # whose folder this is, before the first checkpoint is in it
+                save_training_state(checkpoint_dir, {"run": run, "epoch": 0})
+        if len(set(accelerator.gather(torch.tensor([len(history)], device=device)).tolist())) > 1:
+            raise ValueError(
+                f"the processes see different checkpoints in {str(checkpoint_dir)!r}: it must be one folder for all"
+            )
+    model = accelerator.prepare(torch.compile(learner) if compiled else learner)  # now all have the first one's weights
+    if not history:
+        vae.load_state_dict(learner.state_dict())
+    pixels = near(train, device)
 
-    steps = math.ceil(len(train) / settings.batch_size)
-    bad_in_a_row = 0
+    bad_in_a_row = torch.zeros((), device=device)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
         model.train()
-        totals, learned_from, bad_steps = torch.zeros(3, device=device), 0, 0
-        bar = tqdm(total=len(train), desc=f"epoch {epoch}/{settings.epochs}", unit="image", leave=False)
+        totals, bad_steps = torch.zeros(4, device=device), torch.zeros((), device=device)
+        bar = tqdm(total=len(train), desc=f"epoch {epoch}/{settings.epochs}", unit="image", leave=False, disable=here > 0)
         for step, batch in enumerate(epoch_batches(len(train), settings, epoch, vae.latent_shape)):
-            mine = slice(accelerator.process_index, None, accelerator.num_processes)
-            x = to_signed(train[batch.indices[mine]], device)
-            x = torch.where(batch.flip[mine].to(device)[:, None, None, None], x.flip(3), x)
-            x = shifted(x, batch.shift[mine], settings.shift) if settings.shift else x
-            x = x.contiguous(memory_format=torch.channels_last)
+            mine = batch.share(here, processes)
+            share = len(mine.indices) / len(batch.indices)  # of the batch: shares differ by an image when it does not divide
+            x = images_of(mine, pixels, device, settings.shift)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                x_hat, mu, logvar = model(x, batch.eps[mine].to(device))
+                x_hat, mu, logvar = model(x, mine.eps.to(device))
             done, total = (epoch - 1) * steps + step, settings.epochs * steps
             weight = kl_weight(done / total, settings.kl_warmup, settings.kl_cycles)
             beta = settings.beta
             if settings.calibrated:  # all processes together have one noise
-                recon = accelerator.reduce(F.mse_loss(x_hat.detach().float(), x), "mean")
+                recon = accelerator.reduce(share * F.mse_loss(x_hat.detach().float(), x), "sum")
                 beta = calibrated_beta(recon, x[0].numel())
-            parts = vae_loss(x_hat, x, mu, logvar, weight * beta, settings.free_bits)
+            kl_of_all = None
+            if settings.free_bits:  # whether a number is below its limit is a matter of the whole batch
+                kl_of_all = accelerator.reduce(share * kl_per_dimension(mu, logvar).detach().mean(0), "sum")
+            parts = vae_loss(x_hat, x, mu, logvar, weight * beta, settings.free_bits, kl_of_all)
 
-            factor = learning_rate_factor(done, total)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * factor
+            optimizer.param_groups[0]["lr"] = settings.learning_rate * learning_rate_factor(done, total)
             optimizer.zero_grad()
-            accelerator.backward(parts.loss)
-            norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-            if torch.isfinite(norm):
+            (parts.loss * (share * processes)).backward()  # gradients are averaged over processes, not images
+            norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), settings.max_grad_norm)
+            # One bad batch must not spoil the weights for good. What to do with it is settled where the gradient is: to ask
+            # `if` here would let a GPU wait in every step. A fused optimizer skips a step in which `found_inf` is 1.
+            bad = (~norm.isfinite()).float()
+            optimizer.found_inf = bad
+            if device.type != "mps" or not bad:  # where some versions of torch overlook it
                 optimizer.step()
-                if settings.average:
-                    follow(vae, learner, done, settings.average)
-                totals += len(batch.indices) * torch.stack([part.detach() for part in parts])
-                learned_from += len(batch.indices)
-                bad_in_a_row = 0
-            else:  # one bad batch must not spoil the weights for good
-                bad_steps, bad_in_a_row = bad_steps + 1, bad_in_a_row + 1
-                if bad_in_a_row == MAX_BAD_STEPS:
+            if settings.average:
+                follow(vae, learner, done, settings.average)
+            figures = len(mine.indices) * torch.stack([part.detach() for part in (*parts, torch.ones_like(parts.loss))])
+            totals += torch.where(bad > 0, 0, figures)
+            bad_steps, bad_in_a_row = bad_steps + bad, (bad_in_a_row + 1) * bad
+            bar.update(len(batch.indices))
+            if step % 10 == 0 or step == steps - 1:
+                bar.set_postfix(loss=f"{parts.loss:.4f}", recon=f"{parts.recon:.4f}", kl=f"{parts.kl:.1f}")
+                if bad_in_a_row >= MAX_BAD_STEPS:
                     raise FloatingPointError(
-                        f"the gradient was NaN or infinite {MAX_BAD_STEPS} times in a row in epoch {epoch}: "
+                        f"the gradient was NaN or infinite {int(bad_in_a_row)} times in a row in epoch {epoch}: "
                         f"lower learning_rate={settings.learning_rate}, or set VAE_BF16=0"
                     )
-            bar.update(len(batch.indices))
-            if step % 10 == 0:
-                bar.set_postfix(loss=f"{parts.loss:.4f}", recon=f"{parts.recon:.4f}", kl=f"{parts.kl:.1f}")
         bar.close()
         seconds = time.perf_counter() - started
 
-        averages = accelerator.reduce(totals, "mean").div(learned_from or math.nan).tolist()
+        *sums, learned_from = accelerator.reduce(totals, "sum").tolist()
         beta = None if settings.calibrated else settings.beta
-        held_out = validate(vae, validation, beta, seed=settings.seed, bf16=bf16)
+        held_out = validate(vae, validation, beta, seed=settings.seed, bf16=bf16, accelerator=accelerator)
         record = {"epoch": epoch, "beta": held_out.pop("beta")}
-        record |= {f"train_{name}": value for name, value in zip(parts._fields, averages, strict=True)}
+        record |= {f"train_{name}": value / (learned_from or math.nan) for name, value in zip(parts._fields, sums, strict=True)}
         record |= {f"validation_{name}": value for name, value in held_out.items()}
-        record |= {"images_per_second": len(train) / seconds, "seconds": seconds, "skipped_steps": bad_steps}
+        record |= {"images_per_second": len(train) / seconds, "seconds": seconds, "skipped_steps": int(bad_steps)}
         history.append(record)
         if accelerator.is_main_process:
             if checkpoint_dir is not None:
@@ -206,74 +216,34 @@ def fit(
 
 @torch.no_grad()
 def validate(
-    vae: VAE, pixels: Tensor, beta: float | None = BETA, seed: int = 0, bf16: bool = False, batch_size: int = 256
+    vae: BaseVAE,
+    pixels: Tensor,
+    beta: float | None = BETA,
+    seed: int = 0,
+    bf16: bool = False,
+    batch_size: int = 64,
+    accelerator: Accelerator | None = None,
 ) -> dict[str, float]:
     """Averages of `loss`, `recon` and `kl` over uint8 images (N, 3, S, S), z sampled, and the `beta` they were made with.
 
     beta: None for the calibrated one, whose noise is the error on these images. Each image has its own noise eps, drawn
-    from the seed, so the figures do not depend on the batch size.
+    from the seed, so the figures do not depend on the batch size. accelerator: its processes share the images out; every one
+    of them must call this, and gets the figures of all.
     """
     vae.eval()
     device = next(vae.parameters()).device
     eps = torch.randn(len(pixels), *vae.latent_shape, generator=torch.Generator().manual_seed(seed))
+    batches = list(zip(pixels.split(batch_size), eps.split(batch_size), strict=True))
     totals = torch.zeros(2, dtype=torch.float64)
-    for some, noise in zip(pixels.split(batch_size), eps.split(batch_size), strict=True):
+    for some, noise in batches[accelerator.process_index :: accelerator.num_processes] if accelerator else batches:
         x = to_signed(some, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             x_hat, mu, logvar = vae(x, noise.to(device))
         totals += len(x) * torch.stack(vae_loss(x_hat, x, mu, logvar)[1:]).cpu().double()
-    recon, kl = (totals / len(pixels)).tolist()
+    totals = totals / len(pixels)
+    recon, kl = (accelerator.reduce(totals.to(device, torch.float32), "sum") if accelerator else totals).tolist()
     beta = calibrated_beta(recon, pixels[0].numel()) if beta is None else beta
     return {"loss": recon + beta * kl, "recon": recon, "kl": kl, "beta": beta}
-
-
-def _describe(vae: VAE, train: Tensor, validation: Tensor, settings: TrainingSettings) -> dict:
-    """What makes a run this run and no other. More epochs of it are still the same run."""
-    pixels = hashlib.sha256()
-    for tensor in (train, validation):
-        pixels.update(str(tuple(tensor.shape)).encode())
-        pixels.update(tensor.contiguous().numpy())
-    made_with = {name: value for name, value in asdict(settings).items() if name != "epochs"}
-    return {"data": pixels.hexdigest(), "architecture": vae.architecture, "settings": made_with}
-
-
-def _resume(folder: Path, run: dict, settings: TrainingSettings, vae: VAE, learner: VAE, optimizer, say: bool) -> list:
-    """Put the newest part of `run` in `folder` into vae, learner and optimizer; returns its history, empty for a new one."""
-    found = list_checkpoints(folder)
-    if not found:
-        return []
-    state = load_training_state(folder)
-    reason = _cannot_go_on(state, run, settings, found)
-    if reason:
-        if say:
-            moved = move_run(folder, run_name(state["run"] if state else {}))
-            print(f"{folder.name} holds a run with {reason}; moved to {folder.name}/{moved.name}. Starting anew.")
-        return []
-    if state["epoch"] == 0:  # stopped in its first epoch
-        return []
-    checkpoint = load_checkpoint(found[state["epoch"]])
-    vae.load_state_dict(checkpoint.vae.state_dict())
-    if settings.average:
-        learner.load_state_dict(state["learner"])
-    optimizer.load_state_dict(state["optimizer"])
-    if say:
-        left = settings.epochs - checkpoint.epoch
-        print(f"Going on from {found[checkpoint.epoch].name}: {checkpoint.epoch} epochs done, {left} to go.")
-    return checkpoint.history
-
-
-def _cannot_go_on(state: dict | None, run: dict, settings: TrainingSettings, found: dict[int, Path]) -> str:
-    """Why the run in a folder is not continued by `run`, in words; empty when it is."""
-    if state is None:
-        return f"no {STATE_FILE}"
-    differs = [part for part in run if state["run"].get(part) != run[part]]
-    if differs:
-        return "other " + " and other ".join(differs)
-    if state["epoch"] > settings.epochs:
-        return f"{state['epoch']} epochs, more than the {settings.epochs} asked for"
-    if state["epoch"] and state["epoch"] not in found:
-        return f"its checkpoint of epoch {state['epoch']} missing"
-    return ""
 
 
 def _line(record: dict[str, float], epochs: int) -> str:
