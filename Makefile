@@ -9,7 +9,7 @@ help:
 	@echo "make test    lint, unit tests, every notebook; takes minutes, touches none of your files"
 	@echo "make check   slow checks: two processes, kills in mid-training, the clinic, the notebooks in a browser"
 	@echo "make series  run the series in full and refresh the outputs in notebooks/"
-	@echo "make bench   measure what the README's table says"
+	@echo "make bench   measure what the README's tables say; about half an hour"
 
 .venv/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
@@ -41,5 +41,5 @@ check: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow -rs tests
 
 bench: .venv/.installed-dev
-	$(BIN)/python benchmarks/foundation.py
+	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/explorer.py
