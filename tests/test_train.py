@@ -102,16 +102,13 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
 def test_a_compiled_network_learns_what_the_other_does(monkeypatch):
     plain, history = trained()
     monkeypatch.setenv("VAE_COMPILE", "1")
-    seen = []
+    seen, real = [], torch.compile
     monkeypatch.setattr(torch, "compile", lambda module: seen.append(module) or real(module, backend="aot_eager"))
     compiled, other = trained()
     assert seen == [compiled]
     for a, b in zip(history, other, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
     assert list(compiled.state_dict()) == list(plain.state_dict())
-
-
-real = torch.compile
 
 
 @pytest.mark.parametrize("total", [1, 5, 60, 5000])
