@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .breeds import breed_of
 from .data import DogImages, to_signed
 from .toy_dogs import CONTINUOUS, read_factors
 
 
 def dog_attributes(images: DogImages, toy_folder: str | Path) -> dict[str, Tensor]:
-    """The best labels there are: known factors for toy dogs; for photos, statistics of the pixels, and breeds if in subfolders.
+    """The best labels there are: known factors for toy dogs; for photos, statistics of the pixels, and breeds where names tell.
 
     toy_folder: where `write_toy_dogs` left `factors.csv`.
     """
@@ -35,12 +36,12 @@ def toy_attributes(factors: list[dict[str, float | str]]) -> dict[str, Tensor]:
 
 
 def breed_attributes(names: list[str], n: int = 8) -> dict[str, Tensor]:
-    """0 or 1 for each of the `n` commonest breeds: the folder an image lies in. Empty when no image lies in a folder.
+    """0 or 1 for each of the `n` commonest breeds (`breed_of` an image's name). Empty when no name tells one.
 
     When these are all there are, the least common is left out: what all the others are not. With it the labels would always
     sum to one, and no step could move one and hold the rest.
     """
-    breeds = [Path(name).parent.name for name in names]
+    breeds = [breed_of(name) for name in names]
     common = [breed for breed, _ in Counter(breeds).most_common() if breed][:n]
     if set(breeds) == set(common):
         common = common[:-1]
