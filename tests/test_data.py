@@ -1,7 +1,9 @@
 import errno
+import json
 import os
 import tempfile
 import warnings
+from collections import Counter
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 from tiny import random_pixels, tree, write_files, write_images
 
 from vae_helpers import data, split
+from vae_helpers.breeds import breed_of
 from vae_helpers.data import (
     DogImages,
     decode_image,
@@ -24,10 +27,11 @@ from vae_helpers.data import (
     prepare_dogs,
     split_dataset,
     split_validation,
+    square,
     to_bytes,
     to_signed,
 )
-from vae_helpers.split import MANIFEST
+from vae_helpers.image_folder import MANIFEST, read_boxes
 
 NAMES = [f"{i:02d}.jpg" for i in range(10)]
 
@@ -48,7 +52,8 @@ def images_in(folder: Path) -> dict[str, bytes]:
 def test_images_are_found_by_suffix_in_any_case_and_depth_in_sorted_order(tmp_path):
     names = ["B.JPG", "a.png", "deep/b.jpeg", "deep/er/c.WebP"]
     write_files(tmp_path, [*names[::-1], "notes.txt", "a.png.part", "gif.gif", ".hidden.png", ".thumbs/d.png", "deep/.x/e.png"])
-    assert find_images(tmp_path) == names
+    with pytest.warns(UserWarning, match=r"passed over.*1 files \.gif"):
+        assert find_images(tmp_path) == names
 
 
 def test_order_is_by_letters_and_not_by_how_a_file_system_stores_them(tmp_path):
@@ -122,6 +127,14 @@ def test_splitting_other_images_leaves_nothing_of_an_earlier_split(split_folders
     assert not (train / "breed").exists() and not (test / "breed").exists()
 
 
+def test_a_folder_takes_the_place_of_a_file_of_its_name_and_a_file_that_of_a_folder(tmp_path):
+    files = write_files(tmp_path / "files", NAMES)
+    below = write_files(tmp_path / "below", [f"{name}/{i}.jpg" for name in NAMES for i in range(2)])
+    for source in (files, below, files):
+        split_dataset(source, tmp_path / "train", tmp_path / "test")
+        assert images_in(tmp_path / "train") | images_in(tmp_path / "test") == tree(source)
+
+
 def test_images_of_the_same_name_in_different_subfolders_survive(tmp_path):
     source = write_files(tmp_path / "source", [f"breed_{i}/dog.png" for i in range(6)])
     split_dataset(source, tmp_path / "train", tmp_path / "test", test_size=3)
@@ -176,16 +189,16 @@ def test_a_split_cut_short_is_refused_for_reading_and_finished_by_the_next(split
     source, train, test = split_folders
     split_dataset(source, train, test, random_state=1)  # of which the next one leaves nothing
     other = write_files(source.parent / "other", [f"new/{name}" for name in NAMES])
-    turns, copyfile = count(), split.shutil.copyfile
+    turns, write_bytes = count(), Path.write_bytes
 
-    def copy_or_stop(a, b):
+    def write_or_stop(path, content):
         if next(turns) >= copies_before_the_stop:
-            Path(b).write_text("hal")
+            write_bytes(path, content[:3])
             raise OSError("disk full")
-        copyfile(a, b)
+        write_bytes(path, content)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
-        patch.setattr(split.shutil, "copyfile", copy_or_stop)
+        patch.setattr(Path, "write_bytes", write_or_stop)
         split_dataset(other, train, test)
     with pytest.raises(ValueError, match="cut short"):
         load_images(test)
@@ -195,7 +208,68 @@ def test_a_split_cut_short_is_refused_for_reading_and_finished_by_the_next(split
     assert tree(test) == tree(test.parent / "whole test")
 
 
-@pytest.mark.parametrize("listing", ['{"files": ["../precious.jpg"]}', '{"files": ["/precious.jpg"]}', "{", "[]", "{}", "\x00"])
+def unreadable(monkeypatch, *names):
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        if path.name in names:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+
+def test_an_image_that_cannot_be_read_is_left_out_and_no_other_file_of_its_name_is_touched(split_folders, monkeypatch):
+    _, train, test = split_folders
+    write_files(test, ["00.jpg"])  # 00.jpg of the source falls to train
+    unreadable(monkeypatch, "00.jpg")
+    with pytest.warns(UserWarning, match=r"1 of 10 .*'00.jpg' \(Permission denied\)"):
+        split = split_dataset(*split_folders)
+    monkeypatch.undo()
+    assert len(split.train) == 7 and "00.jpg" not in images_in(train) and "00.jpg" not in split.train
+    assert tree(test)["00.jpg"] == b"content of 00.jpg"
+    assert split_dataset(*split_folders).train == sorted([*split.train, "00.jpg"]), "once it can be read it is there"
+
+
+def test_a_source_that_is_mostly_unreadable_leaves_the_images_of_the_split_before(split_folders, tmp_path, monkeypatch):
+    split_dataset(*split_folders)
+    before = images_in(split_folders[1])
+    other = write_files(tmp_path / "other", [f"new {i}.jpg" for i in range(10)])
+    unreadable(monkeypatch, *(f"new {i}.jpg" for i in range(6)))
+    with pytest.raises(ValueError, match=r"6 of 10 .*more than half"):
+        split_dataset(other, *split_folders[1:])
+    monkeypatch.undo()
+    assert before.items() <= images_in(split_folders[1]).items()
+
+
+def test_a_side_of_which_nothing_can_be_read_is_an_error(split_folders, monkeypatch):
+    unreadable(monkeypatch, "01.jpg", "08.jpg")  # all that are put aside
+    with pytest.warns(UserWarning, match="2 of 10"), pytest.raises(ValueError, match="no image is left for testing"):
+        split_dataset(*split_folders)
+
+
+def test_a_split_that_is_there_already_is_not_written_again(split_folders, monkeypatch):
+    (split_folders[0] / "boxes.json").write_text(json.dumps({name: [0, 0.1, 1, 1] for name in NAMES}))
+    first = split_dataset(*split_folders)
+    times = {path: path.stat().st_mtime_ns for folder in split_folders[1:] for path in folder.iterdir()}
+    assert split_dataset(*split_folders) == first
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        '{"files": ["D:precious.jpg"]}',
+        '{"files": "precious.jpg"}',
+        '{"files": ["a/..\\\\precious.jpg"]}',
+        '{"files": ["../precious.jpg"]}',
+        '{"files": ["/precious.jpg"]}',
+        "{",
+        "[]",
+        "{}",
+        "\x00",
+    ],
+)
 def test_a_list_that_no_split_wrote_is_refused_and_nothing_is_deleted(split_folders, listing):
     source, train, test = split_folders
     write_files(train.parent, ["precious.jpg"])
@@ -206,6 +280,58 @@ def test_a_list_that_no_split_wrote_is_refused_and_nothing_is_deleted(split_fold
         with pytest.raises(ValueError, match="delete it"):
             act()
     assert tree(train.parent) == before
+
+
+BREEDS = [f"{breed}/{i}.jpg" for breed, n in (("beagle", 20), ("pug", 10), ("n02085620-Chihuahua", 5)) for i in range(n)]
+
+
+def test_a_stratified_split_puts_the_same_share_of_every_breed_aside(tmp_path):
+    source = write_files(tmp_path / "source", BREEDS)
+    for seed in range(3):
+        split = split_dataset(source, tmp_path / "train", tmp_path / "test", random_state=seed, stratify=True)
+        assert Counter(map(breed_of, split.test)) == {"beagle": 4, "pug": 2, "Chihuahua": 1}
+        assert sorted(split.train + split.test) == sorted(BREEDS)
+    flat = write_files(tmp_path / "flat", [f"n0208562{i % 2}_{i}.jpg" for i in range(10)])
+    split = split_dataset(flat, tmp_path / "flat train", tmp_path / "flat test", stratify=True)
+    assert len(set(map(breed_of, split.test))) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (NAMES, "of 10 images is not known"),
+        ([*BREEDS, "pug.jpg"], "of 1 images is not known"),
+        ([*BREEDS, "borzoi/a.jpg"], "only one image of borzoi"),
+        ([f"breed {i // 2}/{i}.jpg" for i in range(10)], "test_size=0.2 does not go with 5 breeds"),
+    ],
+)
+def test_what_cannot_be_stratified_is_an_error_that_says_why(tmp_path, names, reason):
+    source = write_files(tmp_path / "source", names)
+    with pytest.raises(ValueError, match=reason):
+        split_dataset(source, tmp_path / "train", tmp_path / "test", stratify=True)
+    assert not (tmp_path / "train").exists()
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+def test_groups_are_never_torn_apart_and_nothing_is_lost(tmp_path, stratify):
+    source = write_files(tmp_path / "source", BREEDS)
+    together = [BREEDS[i : i + 3] for i in (0, 6, 20)] + [BREEDS[30:32]]
+    torn = 0
+    for seed in range(8):
+        split = split_dataset(
+            source, tmp_path / "train", tmp_path / "test", random_state=seed, together=together, stratify=stratify
+        )
+        assert sorted(split.train + split.test) == sorted(BREEDS)
+        assert all(len({name in split.test for name in group}) == 1 for group in together)
+        plain = split_dataset(source, tmp_path / "train", tmp_path / "test", random_state=seed)
+        torn += sum(len({name in plain.test for name in group}) == 2 for group in together)
+    assert torn > 5, "without being asked it tears some"
+
+
+@pytest.mark.parametrize("together", [[["00.jpg", "gone.jpg"]], [["00.jpg", "01.jpg"], ["01.jpg", "02.jpg"]]])
+def test_groups_of_images_that_are_not_there_or_in_two_of_them_are_refused(split_folders, together):
+    with pytest.raises(ValueError, match=r"(gone|01)\.jpg' in `together`"):
+        split_dataset(*split_folders, together=together)
 
 
 def test_prepare_dogs_keeps_a_split_that_is_there_unless_dogs_names_another(tmp_path, monkeypatch, capsys):
@@ -294,11 +420,74 @@ def test_fine_detail_is_averaged_and_not_dropped(tmp_path):
     assert np.abs(decode_image(tmp_path / "checks.png").astype(int) - 127.5).max() <= 2
 
 
+@pytest.mark.parametrize(
+    ("size", "box", "square_of"),
+    [
+        ((96, 64), None, (16, 0, 80, 64)),  # the largest in the middle
+        ((64, 96), None, (0, 16, 64, 80)),
+        ((50, 50), None, (0, 0, 50, 50)),
+        ((200, 100), (0.5, 0.2, 0.7, 0.6), (96, 16, 144, 64)),  # 40 x 40 and a tenth on each side
+        ((200, 100), (0.0, 0.0, 0.2, 0.4), (0, 0, 48, 48)),  # moved inside
+        ((200, 100), (0.75, 0.5, 1.0, 1.0), (140, 40, 200, 100)),
+        ((200, 100), (0.1, 0.4, 0.9, 0.6), (50, 0, 150, 100)),  # wider than the picture is high
+    ],
+)
+def test_the_square_to_cut_out_lies_around_the_box_and_inside_the_picture(size, box, square_of):
+    assert square(*size, box) == square_of
+
+
+@pytest.mark.parametrize("width", [96, 2400], ids=["small", "large"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_crop_shows_what_its_box_holds(tmp_path, width, suffix, turned):
+    """The lower left corner of the known picture, blue; as it is stored, however it is to be turned for showing."""
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    path = tmp_path / f"dog.{suffix}"
+    known_picture(width, width * 2 // 3).save(path, exif=exif, quality=95)
+    cut = decode_image(path, 16, crop=True, box=(0.05, 0.6, 0.3, 0.9)).astype(int)
+    assert np.abs(cut - BLUE).max() <= 8
+    middle = decode_image(path, 16, crop=True).astype(int)
+    corners = [middle[y, x] for y in (3, 12) for x in (3, 12)]
+    wanted = (BLUE, RED, WHITE, GREEN) if turned else COLOURS
+    assert np.abs(np.array(corners) - wanted).max() <= 8
+
+
+def test_a_split_that_is_asked_to_crop_is_loaded_cropped_around_its_boxes_and_again_squashed(tmp_path):
+    source = tmp_path / "dogs"
+    source.mkdir()
+    for i in range(5):
+        known_picture().save(source / f"{i}.png")
+    (source / "boxes.json").write_text(json.dumps({f"{i}.png": [0.05, 0.6, 0.3, 0.9] for i in range(4)}))
+    train, test, cache = tmp_path / "train", tmp_path / "test", tmp_path / "cache"
+    loaded = {}
+    for crop in (True, False):
+        split_dataset(source, train, test, crop=crop)
+        parts = [load_images(folder, 16, cache_dir=cache) for folder in (train, test)]
+        loaded[crop] = {name: image for part in parts for name, image in zip(part.names, part.pixels, strict=True)}
+    blue = torch.tensor(BLUE)[:, None, None]
+    for i in range(4):
+        assert (loaded[True][f"{i}.png"].int() - blue).abs().max() <= 2
+    middle = torch.from_numpy(decode_image(source / "4.png", 16, crop=True).copy()).permute(2, 0, 1)
+    whole = torch.from_numpy(decode_image(source / "4.png", 16).copy()).permute(2, 0, 1)
+    assert torch.equal(loaded[True]["4.png"], middle) and torch.equal(loaded[False]["0.png"], whole)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"a.png": [0, 0, 1]}', '{"a.png": [0.5, 0, 0.4, 1]}', '{"a.png": [0, 0, 2, 1]}', '{"a.png": "left"}'],
+)
+def test_boxes_that_say_nothing_sensible_are_refused_by_name(tmp_path, content):
+    (tmp_path / "boxes.json").write_text(content)
+    with pytest.raises(ValueError, match=r"boxes.json' does not say where dogs are"):
+        read_boxes(tmp_path / "boxes.json")
+
+
 @pytest.mark.parametrize("allowed", [96 * 64 - 1, 96 * 64 // 2 - 1, 10])
 def test_a_picture_of_more_pixels_than_is_safe_is_not_decoded(tmp_path, monkeypatch, allowed):
     known_picture().save(tmp_path / "bomb.png")
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", allowed)
-    with warnings.catch_warnings(), pytest.raises((ValueError, Image.DecompressionBombError)):
+    with warnings.catch_warnings(), pytest.raises(ValueError):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         decode_image(tmp_path / "bomb.png")
 
@@ -333,7 +522,7 @@ def test_a_file_that_cannot_be_read_is_skipped_and_named_by_one_warning_every_ti
 
 
 def test_when_no_image_can_be_read_that_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"none of the 2 images.*a\.png"):
+    with pytest.raises(ValueError, match=r"2 of 2 images.*more than half.*a\.png"):
         load_images(write_files(tmp_path / "dogs", ["a.png", "b.jpg"]), 16, cache_dir=tmp_path / "cache")
 
 

@@ -519,7 +519,7 @@ def upload(explorer, name: str, file: bytes) -> None:
 def test_a_photo_is_where_the_walk_begins(explorer):
     drag(explorer.sliders[0])
     upload(explorer, "rex.png", PHOTO)
-    pixels = torch.from_numpy(decode_image(io.BytesIO(PHOTO), 16).copy()).permute(2, 0, 1)
+    pixels = torch.from_numpy(decode_image(PHOTO, 16).copy()).permute(2, 0, 1)
     assert torch.equal(png_pixels(explorer.photo.value, 2), pixels)
     assert torch.equal(explorer.z, encoded(explorer, pixels)) and explorer.photo_message.value == ""
     assert "walked <b>0.00</b> from your photo" in explorer.distance.value

@@ -5,6 +5,7 @@ photos on disk → split_dataset → data/train/dogs, data/test/dogs → load_im
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -17,20 +18,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .files import written_whole
+from .files import clear_partials, partial_mark, read_file, reason, written_whole
+from .image_folder import MANIFEST, Box, find_images, names_to_read, read_boxes, read_manifest, report_unreadable
+from .photos import find_dogs, prepare_dogs
 from .settings import folders
-from .split import find_images, names_to_read, prepare_dogs, split_dataset
+from .split import split_dataset
 
 __all__ = [
     "DogImages",
     "decode_image",
+    "find_dogs",
     "find_images",
     "load_images",
     "prepare_dogs",
@@ -41,7 +45,10 @@ __all__ = [
 ]
 MAPPED_ABOVE = 2**28
 """Bytes of pixels (28,532 images of 56 x 56) above which a copy of them is kept in a file that is mapped into memory."""
-_DECODER = 1  # part of the cache's signature: raise it when `decode_image` changes what it returns
+MIN_SIDE = 8
+"""Pixels across the smallest picture that is used: less is a speck, such as web pages hide in their text."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # whatever the name says; others can do more than show a picture
+_DECODER = 2  # part of the cache's signature: raise it when `decode_image` changes what it returns
 
 
 @dataclass(frozen=True)
@@ -62,28 +69,56 @@ class DogImages:
         return replace(self, pixels=pixels, names=[self.names[i] for i in indices.tolist()])
 
 
-def decode_image(path: str | Path, image_size: int = 56) -> np.ndarray:
-    """One image file as uint8 (image_size, image_size, 3): upright, RGB, squashed to a square, bicubic, antialiased.
+def decode_image(file: str | Path | bytes, image_size: int = 56, crop: bool = False, box: Box | None = None) -> np.ndarray:
+    """One image as uint8 (image_size, image_size, 3): upright, RGB, squashed to a square, bicubic, antialiased.
 
-    Transparent pixels become white. Raises what Pillow raises for a file it cannot read, and ValueError for a picture of
-    more pixels than Pillow deems safe.
+    file: its path, or what is in it.
+    crop: cut a square out of it first, around `box` (shares of width and height, of the picture as it is stored) with a
+    margin, else from the middle. Transparent pixels become white; of an animation the first picture is taken. Raises OSError
+    for a file that cannot be read, and ValueError for one that is no image, is damaged, has more pixels than Pillow deems
+    safe, or fewer than MIN_SIDE across.
     """
+    content, told = (file, "") if isinstance(file, bytes) else (read_file(file), f"{str(file)!r}: ")
     try:
-        opened = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from None
-    with opened as image:
-        if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels is more than the {Image.MAX_IMAGE_PIXELS:,} allowed")
-        image.draft("RGB", (8 * image_size, 8 * image_size))  # a large JPEG is decoded at a fraction of its size
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel; convert() would clip it to white
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB").resize((image_size, image_size), Image.Resampling.BICUBIC)
-        return np.asarray(image)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return _square_pixels(image, image_size, crop, box)
+    except UnidentifiedImageError:
+        raise ValueError(f"{told}not an image") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken file can make a decoder raise anything
+        raise ValueError(f"{told}{str(error) or type(error).__name__}") from None
+
+
+def _square_pixels(image: Image.Image, image_size: int, crop: bool, box: Box | None) -> np.ndarray:
+    if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels is more than the {Image.MAX_IMAGE_PIXELS:,} allowed")
+    if min(image.size) < MIN_SIDE:
+        raise ValueError(f"{image.width} x {image.height} pixels is too small to show a dog")
+    part = min(box[2] - box[0], box[3] - box[1]) if crop and box else 1
+    enough = round(8 * image_size / max(part, 0.01))
+    image.draft("RGB", (enough, enough))  # a large JPEG is decoded at a fraction of its size
+    image = ImageOps.exif_transpose(image.crop(square(*image.size, box)) if crop else image)
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel; convert() would clip it to white
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB").resize((image_size, image_size), Image.Resampling.BICUBIC))
+
+
+def square(width: int, height: int, box: Box | None = None, margin: float = 0.1) -> tuple[int, int, int, int]:
+    """The square to cut out of a picture, (left, top, right, bottom) in pixels: the largest in its middle, or one around `box`.
+
+    margin: added to each side of the box, as a share of its longer side. Where that does not fit, the square is as large as
+    the picture is across, and moved inside.
+    """
+    left, top, right, bottom = box or (0, 0, 1, 1)
+    across = max((right - left) * width, (bottom - top) * height) * (1 + 2 * margin)
+    side = round(min(max(across, MIN_SIDE), width, height))
+    x, y = ((a + b) / 2 * full - side / 2 for a, b, full in ((left, right, width), (top, bottom, height)))
+    x, y = (min(max(round(at), 0), full - side) for at, full in ((x, width), (y, height)))
+    return x, y, x + side, y + side
 
 
 def load_images(
@@ -93,44 +128,63 @@ def load_images(
 
     The tensor is that file, mapped into memory: what does not fit stays on the disk.
 
-    In a folder that `split_dataset` filled, reads just what it put there and warns of other images it finds. An image
-    that cannot be read is skipped; one warning names each and says why. limit: only the first so many (in sorted
-    order). cache_dir: default `data/cache` in the workspace. Raises ValueError when no image can be read.
+    In a folder that `split_dataset` filled, reads just what it put there, cropped when it was asked to, and warns of other
+    images it finds. An image that cannot be read is skipped; one warning names each and says why. limit: only the first so
+    many (in sorted order). cache_dir: default `data/cache` in the workspace. Raises ValueError when more than half of the
+    images cannot be read, OSError when the cache cannot be written.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} must be at least 1")
     folder = Path(folder).resolve()
     names = names_to_read(folder)[:limit]
-    stats = [(name, s.st_size, s.st_mtime_ns) for name in names for s in [(folder / name).stat()]]
-    signature = hashlib.sha256(json.dumps([_DECODER, image_size, stats]).encode()).hexdigest()
+    manifest = read_manifest(folder)
+    boxes = read_boxes(folder / MANIFEST, manifest.get("boxes", {})) if manifest.get("crop") else None
+    about = [_DECODER, image_size, boxes, [(name, *_stamp(folder / name)) for name in names]]
+    signature = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
     suffix = f"-first{limit}" if limit else ""
     cache = Path(cache_dir or folders().cache) / f"{folder.name}-{place}-{image_size}px{suffix}.safetensors"
 
     stored = _read_cache(cache, signature)
     if stored is None:
-        stored = _decode_all(folder, names, image_size)
-        pixels, read, skipped = stored
-        if not read:
-            name, why = next(iter(skipped.items()))
-            raise ValueError(f"none of the {len(names)} images in {str(folder)!r} can be read, first: {name} ({why})")
-        about = {"signature": signature, "names": json.dumps(read), "skipped": json.dumps(skipped)}
-        with written_whole(cache) as partial:
-            save_file({"pixels": pixels}, partial, metadata=about)
-        stored = _read_cache(cache, signature) or stored  # from here on mapped, as when it is there already
+        clear_partials(cache.parent)
+        pixels, read, skipped, for_good = _decode_all(folder, names, image_size, boxes)
+        stored = pixels, read, skipped
+        if len(read) and for_good:
+            about = {"signature": signature, "names": json.dumps(read), "skipped": json.dumps(skipped)}
+            with written_whole(cache, size=pixels.numel()) as partial:
+                save_file({"pixels": pixels}, partial, metadata=about)
+            stored = _read_cache(cache, signature) or stored  # from here on mapped, as when it is there already
     pixels, read, skipped = stored
-    if skipped:
-        listed = "; ".join(f"{name} ({why})" for name, why in skipped.items())
-        warnings.warn(f"{len(skipped)} of {len(names)} images cannot be read and are skipped: {listed}", stacklevel=2)
+    report_unreadable(skipped, len(names), folder)
     return DogImages(pixels, read)
 
 
-def _decode_all(folder: Path, names: list[str], image_size: int) -> tuple[Tensor, list[str], dict[str, str]]:
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file's last change; zeros for one that is gone since it was found, or a link to nowhere."""
+    try:
+        about = path.stat()
+    except OSError:
+        return 0, 0
+    return about.st_size, about.st_mtime_ns
+
+
+def _decode_all(
+    folder: Path, names: list[str], image_size: int, boxes: dict[str, Box] | None
+) -> tuple[Tensor, list[str], dict[str, str], bool]:
+    """(pixels, names read, name -> reason of those that cannot be, whether that is for good: it lies in the files).
+
+    boxes: where to crop; None: squash.
+    """
+    passing = []  # what may be otherwise the next time, while the file stays as it is
+
     def attempt(name: str) -> np.ndarray | str:
         try:
-            return decode_image(folder / name, image_size)
-        except Exception as error:  # a broken file can make a decoder raise anything; the reason is reported
-            return f"{type(error).__name__}: {error}".replace(str(folder), "").strip()
+            return decode_image(folder / name, image_size, boxes is not None, (boxes or {}).get(name))
+        except (OSError, ValueError, MemoryError) as error:
+            if not isinstance(error, ValueError) and any(_stamp(folder / name)):
+                passing.append(name)
+            return reason(error, folder / name)
 
     room = _room_for(len(names), image_size)
     pixels = room.numpy()
@@ -144,7 +198,7 @@ def _decode_all(folder: Path, names: list[str], image_size: int) -> tuple[Tensor
             else:
                 pixels[len(read)] = image.transpose(2, 0, 1)
                 read.append(name)
-    return room[: len(read)], read, skipped
+    return room[: len(read)], read, skipped, not passing
 
 
 def _room_for(n: int, image_size: int) -> Tensor:
@@ -157,7 +211,8 @@ def _room_for(n: int, image_size: int) -> Tensor:
     if size <= MAPPED_ABOVE:
         return torch.empty(shape, dtype=torch.uint8)
     folders().cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folders().cache, prefix="pixels-", suffix=".partial", delete=False) as file:
+    mark = f"{partial_mark('pixels')}."
+    with tempfile.NamedTemporaryFile(dir=folders().cache, prefix=mark, suffix=".partial", delete=False) as file:
         try:
             if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would end the program without a word
                 os.posix_fallocate(file.fileno(), 0, size)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from .data import DogImages, decode_image, to_bytes
@@ -81,8 +80,7 @@ class LatentExplorer(ExplorerPanel):
 
     def start_from_photo(self, file: str | Path | bytes) -> None:
         """Stand at the mean of a photo, given by its path or as a file's bytes. Raises what `decode_image` raises."""
-        source = io.BytesIO(file) if isinstance(file, bytes) else file
-        photo = torch.from_numpy(decode_image(source, self.vae.image_size).copy()).permute(2, 0, 1)
+        photo = torch.from_numpy(decode_image(file, self.vae.image_size).copy()).permute(2, 0, 1)
         self._start_from(self._encode(photo), photo, "your photo")
 
     def random(self) -> None:
@@ -203,8 +201,7 @@ class LatentExplorer(ExplorerPanel):
                 )
             self.start_from_photo(bytes(buffers[0]))
         except Exception as error:  # a broken file can make a reader raise anything
-            why = "it is no picture that can be read" if isinstance(error, UnidentifiedImageError) else str(error)
-            self.photo_message.value = f"{escape(name)} was not used: {escape(why)}. Nothing was changed."
+            self.photo_message.value = f"{escape(name)} was not used: {escape(str(error))}. Nothing was changed."
 
     def _repr_mimebundle_(self, **kw) -> dict:
         """The widget where a kernel runs, and a still picture of what its sliders do for where none does."""

@@ -1,54 +1,25 @@
-"""Which dogs to learn from and which to put aside: find the images of a folder, split them into two folders.
+"""Which dogs to learn from and which to put aside: split the images of a folder into two folders.
 
 photos on disk → split_dataset → data/train/dogs, data/test/dogs, each with a `split.json` of what was put there
 """
 
 import json
 import os
-import shutil
-import unicodedata
-import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from errno import ENOSPC
 from fractions import Fraction
 from numbers import Integral
 from pathlib import Path
 
 from sklearn.model_selection import train_test_split
+from tqdm.auto import tqdm
 
-from . import toy_dogs
-from .files import written_whole
-from .settings import dogs_source, folders
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-MANIFEST = "split.json"  # what split_dataset leaves beside the images it copied
-
-
-def find_images(folder: str | Path) -> list[str]:
-    """Names of the images in `folder` and below, as paths relative to it with forward slashes, sorted.
-
-    The order, and so every seeded choice made from it, is the same on every machine. Hidden files and folders are
-    passed over and links to folders are not followed. Raises FileNotFoundError or NotADirectoryError for a folder that is
-    not one, ValueError when there is no image in it.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"no folder {str(folder)!r}: check the path (looked in {str(Path.cwd())!r})")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{str(folder)!r} is a file; give the folder that holds the images")
-    images, others = [], []
-    for here, below, files in os.walk(folder):
-        below[:] = [name for name in below if not name.startswith(".")]
-        for name in files:
-            if not name.startswith("."):
-                path = Path(here, name)
-                kind = images if path.suffix.lower() in IMAGE_SUFFIXES else others
-                kind.append(path.relative_to(folder).as_posix())
-    if not images:
-        found = f"found {len(others)} other files, first: {min(others)}" if others else "it is empty"
-        raise ValueError(f"no images in {str(folder)!r} (looked for {' '.join(IMAGE_SUFFIXES)} in it and below; {found})")
-    # one file system stores é as one character, another as e and an accent
-    return sorted(images, key=lambda name: (unicodedata.normalize("NFC", name), name))
+from .breeds import breed_of
+from .files import cannot_write, clear_partials, free_bytes, read_file, reason, written_whole
+from .image_folder import BOXES, MANIFEST, find_images, read_boxes, read_manifest, report_unreadable
 
 
 @dataclass(frozen=True)
@@ -65,15 +36,24 @@ def split_dataset(
     test_dir: str | Path,
     test_size: float | int | Fraction = 0.2,
     random_state: int = 42,
+    *,
+    stratify: bool = False,
+    together: Sequence[Sequence[str]] = (),
+    crop: bool = False,
 ) -> Split:
     """Copy the images of `source_dir` into `train_dir` and `test_dir`, each image into exactly one of them.
 
     test_size: a fraction between 0 and 1, or a number of images. random_state: the same seed and the same names give
-    the same split on any machine. Subfolders are kept. Both folders get a `split.json` that lists what was put there:
-    splitting again removes what an earlier split left over, and touches no other file.
+    the same split on any machine. stratify: put the same share of every breed (`breed_of`) aside. together: groups of names
+    that must be on one side, as `find_duplicates` gives them; test_size then counts a group as one. crop: let
+    `load_images` cut a square out of each image (`decode_image`) instead of squashing it.
 
-    Raises ValueError for a source without images, a test size out of range, or folders inside one another, and FileExistsError
-    when a file that no split put there stands in the way; in each case before anything is written.
+    Subfolders are kept. Both folders get a `split.json` that lists what was put there: splitting again removes what an
+    earlier split left over, and touches no other file. An image that cannot be read is left out; one warning names each.
+
+    Raises ValueError for a source without images, a test size out of range, breeds or groups that cannot be kept to, or folders
+    inside one another, FileExistsError when a file that no split put there stands in the way, and OSError when the disk has no
+    room; in each case before anything is written. ValueError also when more than half of the images cannot be read.
     """
     source, train_dir, test_dir = (Path(p).resolve() for p in (source_dir, train_dir, test_dir))
     for name, a, b in (
@@ -84,71 +64,100 @@ def split_dataset(
         if a.is_relative_to(b) or b.is_relative_to(a):
             raise ValueError(f"{name} must be apart, but one holds the other: {str(a)!r} and {str(b)!r}")
     names = find_images(source)
-    test_size = float(test_size) if isinstance(test_size, Fraction) else test_size
-    limit = len(names) if isinstance(test_size, Integral) else 1
-    if not 0 < test_size < limit:
-        raise ValueError(f"test_size={test_size} is out of range: give a fraction in (0, 1) or a number in 1..{len(names) - 1}")
-    if len(names) < 2:
-        raise ValueError(f"one image cannot be split; {str(source)!r} holds only {names[0]!r}")
-    train, test = train_test_split(names, test_size=test_size, random_state=random_state)
-    plan = [(train_dir, sorted(train)), (test_dir, sorted(test))]
+    test_size = int(test_size) if isinstance(test_size, Integral) else float(test_size)
+    train, test = _choose(source, names, together, stratify, test_size, random_state)
+    boxes = read_boxes(source / BOXES)
+    plan = [(train_dir, train), (test_dir, test)]
 
     owned = {folder: set(read_manifest(folder).get("files", [])) for folder, _ in plan}
     for folder, wanted in plan:
-        needed = {parent.as_posix() for name in wanted for parent in Path(name).parents} - {"."}  # the subfolders
-        strangers = [name for name in wanted if name not in owned[folder] and (folder / name).exists()]
-        strangers += [name for name in needed if name not in owned[folder] and (folder / name).is_file()]
+        ours = owned[folder] | _subfolders(owned[folder])
+        strangers = [name for name in wanted if name not in ours and (folder / name).exists()]
+        strangers += [name for name in _subfolders(wanted) if name not in owned[folder] and (folder / name).is_file()]
         if strangers:
             raise FileExistsError(
                 f"{str(folder / strangers[0])!r} is in the way and no split put it there "
                 f"({len(strangers)} such files): move it away, or choose another folder"
             )
-    about = {"source": source.name, "test_size": test_size, "random_state": random_state}
-    # The manifest names every file before it is written, so that a split cut short is finished by the next one.
-    for folder, wanted in plan:
-        _write_manifest(folder, about | {"complete": False, "files": sorted(owned[folder] | set(wanted))})
-    for folder, wanted in plan:
-        for name in owned[folder].difference(wanted):
-            _remove(folder, name)
-    for folder, wanted in plan:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda name, folder=folder: _copy(source / name, folder / name), wanted))
-        _write_manifest(folder, about | {"complete": True, "files": wanted})
+    missing = {folder: [name for name in wanted if not _is_copied(source / name, folder / name)] for folder, wanted in plan}
+    size = sum(_size(source / name) for wanted in missing.values() for name in wanted)
+    if size > free_bytes(train_dir / MANIFEST):
+        n_missing = sum(map(len, missing.values()))
+        raise cannot_write(train_dir, OSError(ENOSPC, f"no room for {n_missing} images"), size)
+
+    about = {"source": source.name, "test_size": test_size, "random_state": random_state, "stratify": stratify, "crop": crop}
+
+    def listing(wanted: list[str]) -> dict:
+        return about | {"complete": True, "files": wanted, "boxes": {name: [*boxes[name]] for name in wanted if name in boxes}}
+
+    if any(missing.values()) or any(read_manifest(folder) != listing(wanted) for folder, wanted in plan):
+        # The manifest names every file before it is written, so that a split cut short is finished by the next one.
+        for folder, wanted in plan:
+            clear_partials(folder)
+            _write_manifest(folder, about | {"complete": False, "files": sorted(owned[folder] | set(wanted))})
+            below, there = _subfolders(wanted), set(wanted)
+            for name in owned[folder]:  # a file where a subfolder is to be, or the other way round
+                if name in below or _subfolders([name]) & there:
+                    _remove(folder, name)
+        skipped: dict[str, str] = {}
+        for folder, names_there in missing.items():
+            with ThreadPoolExecutor(8) as pool:
+                copied = pool.map(lambda name, folder=folder: _copy(source / name, folder / name), names_there)
+                bar = tqdm(copied, f"copying to {folder.parent.name}", len(names_there), unit="image", leave=False, delay=2)
+                skipped |= {name: why for name, why in zip(names_there, bar, strict=True) if why}
+        report_unreadable(skipped, len(names), source)
+        for _, wanted in plan:
+            wanted[:] = [name for name in wanted if name not in skipped]
+        if not (train and test):
+            raise ValueError(f"of {str(source)!r} no image is left for {'testing' if train else 'training'} that can be read")
+        for folder, wanted in plan:
+            for name in (owned[folder] | skipped.keys() & set(missing[folder])).difference(wanted):
+                _remove(folder, name)
+        if hasattr(os, "sync"):
+            os.sync()  # all at once: to flush every file for itself takes many times as long
+        for folder, wanted in plan:
+            _write_manifest(folder, listing(wanted))
     print(f"Dataset split complete. {len(train)} training images, {len(test)} test images.")
-    return Split(train=plan[0][1], test=plan[1][1])
+    return Split(train, test)
 
 
-def prepare_dogs(n_toy_dogs: int = 4096) -> Split:
-    """Make sure that there is a split in the workspace, so that any notebook may be the first one opened.
-
-    The photos that DOGS names are split; without DOGS a split that is there is kept, and else toy dogs are drawn for one.
-    """
-    where = folders()
-    source = dogs_source()
-    if source is None:
-        train, test = read_manifest(where.train), read_manifest(where.test)
-        if train.get("complete") and test.get("complete"):
-            print(f"Using the split of {train['source']!r} that is there: {len(train['files'])} + {len(test['files'])} images.")
-            return Split(train["files"], test["files"])
-        source = where.toy_dogs
-        toy_dogs.write_toy_dogs(source, n_toy_dogs)
-    return split_dataset(source, where.train, where.test)
-
-
-def read_manifest(folder: Path) -> dict:
-    """What `split_dataset` wrote about a folder, empty for a folder it did not fill. Raises ValueError when it is damaged."""
-    path = folder / MANIFEST
-    if not path.exists():
-        return {}
+def _choose(
+    source: Path,
+    names: list[str],
+    together: Sequence[Sequence[str]],
+    stratify: bool,
+    test_size: float | int | Fraction,
+    random_state: int,
+) -> tuple[list[str], list[str]]:
+    """Sorted names for train and for test."""
+    if len(names) < 2:
+        raise ValueError(f"one image cannot be split; {str(source)!r} holds only {names[0]!r}")
+    grouped = Counter(name for group in together for name in group)
+    known = set(names)
+    wrong = sorted(name for name, times in grouped.items() if times > 1 or name not in known)
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} in `together` is in two groups, or not an image of {str(source)!r}")
+    units = [[name] for name in names if name not in grouped] + [list(group) for group in together if group]
+    limit = len(units) if isinstance(test_size, Integral) else 1
+    if not 0 < test_size < limit:
+        raise ValueError(f"test_size={test_size} is out of range: give a fraction in (0, 1) or a number in 1..{len(units) - 1}")
+    breeds = [breed_of(unit[0]) for unit in units] if stratify else None
+    if breeds:
+        alone = sorted(f"{breed}" for breed, times in Counter(breeds).items() if times < 2)
+        if None in breeds or alone:
+            unknown = breeds.count(None)
+            why = f"that of {unknown} images is not known" if unknown else f"there is only one image of {', '.join(alone)}"
+            raise ValueError(f"cannot put a share of every breed aside in {str(source)!r}: {why}. Leave stratify out")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        names = manifest["files"]
-        # a manifest decides what is deleted: it may only name files inside its folder
-        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
-            raise ValueError("it names files outside its folder")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is not a split's list ({error}): delete it, and split into an empty folder") from None
-    return manifest
+        train, test = train_test_split(units, test_size=test_size, random_state=random_state, stratify=breeds)
+    except ValueError as error:  # a side without images, or with fewer than there are breeds
+        what = f"{len(set(breeds))} breeds" if breeds else f"{len(units)} images or groups"
+        raise ValueError(f"test_size={test_size} does not go with {what}: {error}") from None
+    return sorted(name for unit in train for name in unit), sorted(name for unit in test for name in unit)
+
+
+def _subfolders(names: Iterable[str]) -> set[str]:
+    return {parent.as_posix() for name in names for parent in Path(name).parents} - {"."}
 
 
 def _write_manifest(folder: Path, manifest: dict) -> None:
@@ -158,47 +167,36 @@ def _write_manifest(folder: Path, manifest: dict) -> None:
 
 def _remove(folder: Path, name: str) -> None:
     path = folder / name
-    path.unlink(missing_ok=True)
+    if path.is_file() or path.is_symlink():
+        path.unlink()
     for parent in path.parents:
-        if parent == folder or not parent.exists() or any(parent.iterdir()):
+        if parent == folder or not parent.is_dir() or any(parent.iterdir()):
             break
         parent.rmdir()
 
 
-def _copy(source: Path, target: Path) -> None:
-    if target.exists():
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _is_copied(source: Path, target: Path) -> bool:
+    try:
         a, b = source.stat(), target.stat()
-        if (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns):
-            return
-    with written_whole(target) as partial:
-        shutil.copyfile(source, partial)
-        os.utime(partial, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
+    except OSError:
+        return False
+    return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
 
 
-def names_to_read(folder: Path) -> list[str]:
-    """Names of the images to read from a folder: what a split put there, or everything when no split did.
-
-    Warns of images that no split put there. Raises ValueError for a split cut short, FileNotFoundError when an image of
-    the split is gone.
-    """
-    manifest = read_manifest(folder)
-    if not manifest:
-        return find_images(folder)
-    if not manifest.get("complete"):
-        raise ValueError(f"the split of {str(folder)!r} was cut short: run split_dataset again, it goes on where it stopped")
-    listed = set(manifest["files"])
-    present = find_images(folder) if any((folder / name).exists() for name in listed) else []
-    names = [name for name in present if name in listed]
-    strangers = sorted(set(present) - listed)
-    missing = sorted(listed.difference(present))
-    if strangers:
-        warnings.warn(
-            f"{len(strangers)} images in {str(folder)!r} were not put there by the split and are not used, "
-            f"first: {strangers[0]}",
-            stacklevel=3,
-        )
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} images of the split are gone from {str(folder)!r}, first: {missing[0]}: run split_dataset again"
-        )
-    return names
+def _copy(source: Path, target: Path) -> str | None:
+    """Copy one file; why it cannot be read, or None. Raises OSError when `target` cannot be written."""
+    try:
+        content, about = read_file(source), source.stat()
+    except (OSError, ValueError) as error:  # gone since it was found, or not for us to read
+        return reason(error, source)
+    with written_whole(target, flush=not hasattr(os, "sync")) as partial:
+        partial.write_bytes(content)
+        os.utime(partial, ns=(about.st_atime_ns, about.st_mtime_ns))
+    return None

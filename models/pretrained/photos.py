@@ -1,6 +1,5 @@
 """Photos for the recipe: read from a tar or a folder, divided, and cut into batches where the network is."""
 
-import io
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from vae_helpers.data import decode_image, to_signed
-from vae_helpers.split import find_images
+from vae_helpers.image_folder import find_images
 
 SIZES = (56, 60, 64)  # a photo at 56 pixels is what counts; from the larger ones, 56 x 56 are cut out at random places
 
@@ -28,7 +27,7 @@ def read_photos(source: Path, limit: int | None) -> tuple[list[str], dict[int, T
 
     def decode(name: str) -> list[np.ndarray]:
         file = files[name]
-        return [decode_image(io.BytesIO(file) if isinstance(file, bytes) else file, size) for size in SIZES]
+        return [decode_image(file, size) for size in SIZES]
 
     with ThreadPoolExecutor() as pool:
         decoded = list(pool.map(decode, names))
