@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vae_helpers import settings
-from vae_helpers.settings import best_device, bf16_pays, compile_wanted, dogs_source, folders, full_or_smoke, smoke
+from vae_helpers.settings import best_device, bf16_pays, compile_wanted, crop_wanted, dogs_wanted, folders, full_or_smoke, smoke
 
 
 def test_everything_written_is_under_vae_home(monkeypatch, tmp_path):
@@ -28,28 +28,16 @@ def test_a_path_is_shown_from_the_root_and_never_with_where_the_root_is(monkeypa
     assert where.shown(tmp_path / "elsewhere" / "dog.png") == "dog.png"
 
 
-@pytest.mark.parametrize("value", [None, "", " ", "toy"])
-def test_without_dogs_there_are_toy_dogs(monkeypatch, value):
-    if value is not None:
-        monkeypatch.setenv("DOGS", value)
-    assert dogs_source() is None
+@pytest.mark.parametrize(("value", "wanted"), [(None, None), ("", None), (" ", None), ("toy", "toy"), (" a/b ", "a/b")])
+def test_dogs_says_which_dogs_are_wanted(monkeypatch, value, wanted):
+    monkeypatch.delenv("DOGS", raising=False) if value is None else monkeypatch.setenv("DOGS", value)
+    assert dogs_wanted() == wanted
 
 
-def test_dogs_may_be_relative_to_here_or_to_the_project_or_absolute(monkeypatch, tmp_path):
-    here, project = tmp_path / "here", tmp_path / "project"
-    (here / "mine").mkdir(parents=True)
-    (project / "shared").mkdir(parents=True)
-    monkeypatch.setattr(settings, "PROJECT", project)
-    monkeypatch.chdir(here)
-    for value, expected in (("mine", here / "mine"), ("shared", project / "shared"), (str(here), here)):
-        monkeypatch.setenv("DOGS", value)
-        assert dogs_source() == expected
-
-
-def test_missing_dogs_are_an_error_that_names_them(monkeypatch):
-    monkeypatch.setenv("DOGS", "no/such/dogs")
-    with pytest.raises(FileNotFoundError, match="no/such/dogs"):
-        dogs_source()
+@pytest.mark.parametrize(("value", "expected"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_images_are_cropped_when_vae_crop_says_so(monkeypatch, value, expected):
+    monkeypatch.delenv("VAE_CROP", raising=False) if value is None else monkeypatch.setenv("VAE_CROP", value)
+    assert crop_wanted() is expected
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, False), ("", False), ("0", False), ("1", True)])

@@ -1,7 +1,8 @@
 """Where things are and what this machine can do. The only reader of environment variables:
 
 VAE_HOME   folder for everything written (default: the project's folder), so that many can share one installation
-DOGS       folder of photos for the notebooks (default: toy dogs, drawn on the spot)
+DOGS       dogs for the notebooks: a folder of photos, oxford-pets, stanford-dogs, or toy (the default: drawn on the spot)
+VAE_CROP   1: cut a square out of each photo, around the dog where that is known (default: squash the whole photo)
 VAE_SMOKE  1: the notebooks run in seconds on a handful of dogs, to test them
 VAE_BF16   1 or 0: compute in bfloat16 or not (default: where the machine has units for it)
 VAE_COMPILE 1: train a compiled network (torch.compile): takes a minute to begin with, for long runs on a GPU
@@ -38,6 +39,10 @@ class Folders:
         return self.root / "data" / "toy_dogs"
 
     @property
+    def photos(self) -> Path:
+        return self.root / "data" / "photos"
+
+    @property
     def cache(self) -> Path:
         return self.root / "data" / "cache"
 
@@ -60,19 +65,14 @@ def folders() -> Folders:
     return Folders(Path(os.environ.get("VAE_HOME") or PROJECT).expanduser().resolve())
 
 
-def dogs_source() -> Path | None:
-    """The folder named by DOGS, or None for toy dogs. A relative path is looked for here, then from the project.
+def dogs_wanted() -> str | None:
+    """What DOGS says: "toy", the name of a collection, or a folder, for `find_dogs`; None when it says nothing."""
+    return os.environ.get("DOGS", "").strip() or None
 
-    Raises FileNotFoundError when there is no such folder.
-    """
-    wanted = os.environ.get("DOGS", "").strip()
-    if wanted in ("", "toy"):
-        return None
-    for start in (Path.cwd(), PROJECT):
-        path = (start / Path(wanted).expanduser()).resolve()
-        if path.is_dir():
-            return path
-    raise FileNotFoundError(f"DOGS={wanted!r}: no such folder, neither from {Path.cwd()} nor from {PROJECT}")
+
+def crop_wanted() -> bool:
+    """Whether a square is cut out of each image when it is split (VAE_CROP=1), instead of squashing it."""
+    return os.environ.get("VAE_CROP", "0") not in ("", "0")
 
 
 def smoke() -> bool:

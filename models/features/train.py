@@ -12,7 +12,6 @@ blurred, noised or shuffled: the figures must notice these, and they are ranked 
 import argparse
 import hashlib
 import math
-import tarfile
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,9 +29,10 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from vae_helpers.data import decode_image
 from vae_helpers.features import DogFeatures
 from vae_helpers.files import written_whole
+from vae_helpers.image_folder import find_images
+from vae_helpers.photos import unpack
 from vae_helpers.sample_figures import Comparison, compare_features, extract_features
 from vae_helpers.settings import best_device, bf16_pays
-from vae_helpers.split import find_images
 
 SOURCE_SIZE = 64  # photos to cut views from: with room around 56 x 56, so that some views keep every pixel as it is
 SIZE = DogFeatures.image_size
@@ -235,8 +235,7 @@ def main(arguments: list[str] | None = None) -> None:
         folder = args.photos
         if folder is None:
             folder = Path(unpacked)
-            with tarfile.open(args.tar) as tar:
-                tar.extractall(folder, filter="data")
+            unpack(args.tar, folder)
         train_names, test_names = (names[: args.limit] for names in split_names(folder))
         sources, plain = decode(folder, train_names, SOURCE_SIZE), decode(folder, train_names, SIZE)
         held_out = decode(folder, test_names, SIZE)
