@@ -1,14 +1,16 @@
 import math
+import warnings
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from tiny import random_pixels, tiny_vae, tree
 
-from vae_helpers import train
+from vae_helpers import going_on, train
 from vae_helpers.batches import epoch_batches, images_of, near, shifted
-from vae_helpers.checkpoint import STATE_FILE, list_checkpoints, load_checkpoint
+from vae_helpers.checkpoint import STATE_FILE, list_checkpoints, load_checkpoint, load_training_state, save_training_state
 from vae_helpers.data import to_signed
 from vae_helpers.model import follow
 from vae_helpers.train import TrainingSettings, fit, learning_rate_factor, validate
@@ -470,14 +472,133 @@ def test_a_run_of_another_architecture_is_moved_aside(tmp_path, capsys):
     assert len(history) == 3 and len(list(tmp_path.glob("run-*/vae_model_epoch_*.pth"))) == 3
 
 
+def lose(path):
+    path.unlink()
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize("harm", [lose, damage])
 @pytest.mark.parametrize(
-    ("lost", "reason"),
-    [(STATE_FILE, "no training_state.pth"), ("vae_model_epoch_3.pth", "its checkpoint of epoch 3 missing")],
+    ("harmed", "left"), [([STATE_FILE], 3), (["vae_model_epoch_3.pth"], 2), ([STATE_FILE, "vae_model_epoch_3.pth"], 2)]
 )
-def test_a_run_that_lost_a_file_it_needs_is_moved_aside_for_that_reason(tmp_path, capsys, lost, reason):
+def test_a_run_with_a_file_lost_or_damaged_goes_on_from_its_newest_whole_checkpoint_and_says_so(
+    tmp_path, capsys, harm, harmed, left
+):
+    _, straight = trained(checkpoint_dir=tmp_path)
+    for name in harmed:
+        harm(tmp_path / name)
+    capsys.readouterr()
+    vae, history = trained(checkpoint_dir=tmp_path)
+    said = capsys.readouterr().out
+    assert f"Going on from vae_model_epoch_{left}.pth: {left} epochs done, {3 - left} to go. The optimizer starts anew." in said
+    assert all(name in said for name in harmed) or harm is lose
+    assert without_times(history)[:left] == without_times(straight)[:left] and len(history) == 3
+    assert same_weights(vae, load_checkpoint(tmp_path / "vae_model_epoch_3.pth").vae)
+    assert not list(tmp_path.glob("run-*"))
+    if left == 2:  # it has learned on, not begun again
+        assert history[2]["validation_loss"] < straight[1]["validation_loss"]
+
+
+def test_after_a_new_beginning_of_the_optimizer_the_old_training_state_is_never_used_again(tmp_path, capsys, monkeypatch):
     trained(checkpoint_dir=tmp_path)
-    (tmp_path / lost).unlink()
+    damage(tmp_path / "vae_model_epoch_3.pth")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "save_training_state", interrupt)
+        trained(checkpoint_dir=tmp_path)  # stopped between checkpoint 3 and its state
+    capsys.readouterr()
+    trained(checkpoint_dir=tmp_path)
+    assert "Going on from vae_model_epoch_3.pth: 3 epochs done, 0 to go. The optimizer starts anew." in capsys.readouterr().out
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_state_of_no_epoch_yet_does_not_give_away_checkpoints_of_another_run(tmp_path, monkeypatch):
+    trained(data=(TRAIN.flip(0), VALIDATION), checkpoint_dir=tmp_path / "other")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "epoch_batches", interrupt)
+        trained(checkpoint_dir=tmp_path / "models")  # stopped in its first epoch
+    for path in list_checkpoints(tmp_path / "other").values():
+        path.rename(tmp_path / "models" / path.name)
+    trained(checkpoint_dir=tmp_path / "models")
+    assert len(list((tmp_path / "models").glob("run-*/vae_model_epoch_*.pth"))) == 3
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"run": 3, "epoch": 3}, {"epoch": 3}, {"run": None, "epoch": "3"}, {"optimizer": None}, {"optimizer": {"state": 3}}],
+    ids=str,
+)
+def test_a_training_state_that_is_none_is_not_used(tmp_path, capsys, state):
+    straight, _ = trained(checkpoint_dir=tmp_path)
+    whole = load_training_state(tmp_path)
+    save_training_state(tmp_path, state if "epoch" in state else whole | state)
+    vae, history = trained(checkpoint_dir=tmp_path)
+    assert "3 epochs done, 0 to go. The optimizer starts anew." in capsys.readouterr().out
+    assert same_weights(vae, straight) and len(history) == 3
+
+
+def test_a_checkpoint_under_another_epochs_name_is_not_gone_on_from(tmp_path, capsys):
+    trained(checkpoint_dir=tmp_path)
+    (tmp_path / STATE_FILE).unlink()
+    (tmp_path / "vae_model_epoch_2.pth").rename(tmp_path / "vae_model_epoch_9.pth")
+    trained(settings=replace(THREE_EPOCHS, epochs=10), checkpoint_dir=tmp_path)
+    assert "Going on from vae_model_epoch_3.pth" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("harm", [lose, damage])
+def test_a_run_of_other_data_that_lost_its_state_is_moved_aside(tmp_path, capsys, harm):
+    trained(data=(TRAIN.flip(0), VALIDATION), checkpoint_dir=tmp_path)
+    harm(tmp_path / STATE_FILE)
     vae, _ = trained(checkpoint_dir=tmp_path)
-    assert f"a run with {reason}; moved to" in capsys.readouterr().out
-    assert len(list(tmp_path.glob("run-*/vae_model_epoch_*.pth"))) in (2, 3)
+    assert "no checkpoint of this one that is whole; moved to" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("run-*/vae_model_epoch_*.pth"))) == 3
     assert same_weights(vae, trained()[0]) and list(list_checkpoints(tmp_path)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("keep_last", "kept"), [(None, [1, 2, 3]), (1, [3]), (2, [2, 3]), (9, [1, 2, 3])])
+def test_only_the_newest_checkpoints_are_kept_when_asked(tmp_path, keep_last, kept):
+    trained(checkpoint_dir=tmp_path, keep_last=keep_last)
+    assert list(list_checkpoints(tmp_path)) == kept
+    longer = replace(THREE_EPOCHS, epochs=5)
+    assert len(trained(settings=longer, checkpoint_dir=tmp_path, keep_last=keep_last)[1]) == 5
+
+
+def test_keeping_no_checkpoint_is_refused():
+    with pytest.raises(ValueError, match="keep_last=0"):
+        trained(keep_last=0)
+
+
+def test_a_warning_tells_before_training_that_the_checkpoints_will_not_fit(tmp_path, monkeypatch):
+    size = sum(4 * weight.numel() for weight in tiny_vae().state_dict().values())
+    for room, keep_last, warned in ((9 * size, None, False), (8 * size, None, True), (8 * size, 2, False)):
+        monkeypatch.setattr(going_on, "free_bytes", lambda path, room=room: room)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trained(checkpoint_dir=tmp_path / f"{room}{keep_last}", keep_last=keep_last)
+        assert any("keep_last" in str(w.message) for w in caught) == warned
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_stopped_in_the_middle_of_an_epoch_the_model_can_be_used_and_the_run_resumed(tmp_path, capsys, monkeypatch, average):
+    settings = replace(THREE_EPOCHS, average=average)
+    straight, _ = trained(settings=settings)
+    vae, steps, clip = tiny_vae(), count(), torch.nn.utils.clip_grad_norm_
+
+    def stop_at_step_6(*args):
+        if next(steps) == 6:
+            raise KeyboardInterrupt
+        return clip(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.nn.utils, "clip_grad_norm_", stop_at_step_6)
+        fit(vae, TRAIN, VALIDATION, settings, tmp_path)
+    assert "Stopped." in capsys.readouterr().out
+    assert not vae.training and vae.sample(2).isfinite().all()
+    assert list(list_checkpoints(tmp_path)) == [1]
+    assert not same_weights(vae, load_checkpoint(tmp_path / "vae_model_epoch_1.pth").vae), "it is the model of that moment"
+    assert same_weights(trained(settings=settings, checkpoint_dir=tmp_path)[0], straight)

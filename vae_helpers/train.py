@@ -18,9 +18,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .batches import epoch_batches, images_of, near
-from .checkpoint import Checkpoint, checkpoint_path, save_checkpoint, save_training_state
+from .checkpoint import Checkpoint, checkpoint_path, list_checkpoints, run_name, save_checkpoint, save_training_state
 from .data import to_signed
-from .going_on import describe, resume
+from .files import clear_partials
+from .going_on import describe, resume, warn_of_little_room
 from .loss import BETA, calibrated_beta, kl_per_dimension, kl_weight, vae_loss
 from .model import BaseVAE, follow
 from .settings import best_device, bf16_pays, compile_wanted
@@ -94,18 +95,24 @@ def fit(
     settings: TrainingSettings | None = None,
     checkpoint_dir: str | Path | None = None,
     on_epoch: Callable[[BaseVAE, dict[str, float]], None] | None = None,
+    keep_last: int | None = None,
 ) -> list[dict[str, float]]:
-    """Train `vae` in place and return its history, one dict of averages per epoch. Leaves it in eval mode.
+    """Train `vae` in place and return its history, one dict of averages per epoch. Leaves it in eval mode, to be used, also
+    when it is stopped (Ctrl-C): it then is the model as it was at that moment.
 
     train, validation: uint8 pixels (N, 3, S, S). checkpoint_dir: where a checkpoint is kept after every epoch; when it
     holds an earlier part of this very run, training goes on from there, and any other run found in it is moved aside.
-    on_epoch: called with the model (in eval mode) and the epoch's record after each epoch, in one process only.
+    on_epoch: called with the model (in eval mode) and the epoch's record after each epoch, in one process only. keep_last:
+    how many of the newest checkpoints are kept; all when left out.
 
     In the history `train_*` are averages over the epoch as it was learned (z sampled, images flipped), `validation_*` are
     of the model as it was at the epoch's end (z sampled, always with the same noise).
-    Raises FloatingPointError when the loss stays NaN or infinite, ValueError for images that do not fit.
+    Raises FloatingPointError when the loss stays NaN or infinite, ValueError for images that do not fit, OSError when a
+    checkpoint cannot be written; those before it stay.
     """
     settings = settings or TrainingSettings()
+    if keep_last is not None and keep_last < 1:
+        raise ValueError(f"keep_last={keep_last} must be at least 1, or None for all")
     for name, pixels in (("train", train), ("validation", validation)):
         if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != (3, vae.image_size, vae.image_size) or not len(pixels):
             raise ValueError(
@@ -114,6 +121,25 @@ def fit(
             )
     if settings.shift >= vae.image_size:
         raise ValueError(f"shift={settings.shift} must be less than the images' {vae.image_size} pixels")
+    try:
+        return _fit(vae, train, validation, settings, checkpoint_dir, on_epoch, keep_last)
+    except KeyboardInterrupt:
+        if checkpoint_dir is not None:
+            print("Stopped. The checkpoints of finished epochs are kept, and the same call goes on from the newest.")
+        raise
+    finally:
+        vae.eval()
+
+
+def _fit(
+    vae: BaseVAE,
+    train: Tensor,
+    validation: Tensor,
+    settings: TrainingSettings,
+    checkpoint_dir: str | Path | None,
+    on_epoch: Callable[[BaseVAE, dict[str, float]], None] | None,
+    keep_last: int | None,
+) -> list[dict[str, float]]:
     accelerator = processes_here()
     device, here, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
     steps = math.ceil(len(train) / settings.batch_size)
@@ -130,10 +156,14 @@ def fit(
     optimizer = torch.optim.Adam(learner.parameters(), lr=settings.learning_rate, fused=True)
     if checkpoint_dir is not None:
         run = describe(vae, train, validation, asdict(settings))
+        name = run_name(run)
         with accelerator.main_process_first():  # it may move another run out of the others' way
             history = resume(Path(checkpoint_dir), run, settings.epochs, vae, learner, optimizer, accelerator.is_main_process)
-            if not history and accelerator.is_main_process:  # whose folder this is, before the first checkpoint is in it
-                save_training_state(checkpoint_dir, {"run": run, "epoch": 0})
+            if accelerator.is_main_process:
+                clear_partials(checkpoint_dir)
+                warn_of_little_room(Path(checkpoint_dir), vae, settings.epochs - len(history), keep_last)
+                if not history:  # whose folder this is, before the first checkpoint is in it
+                    save_training_state(checkpoint_dir, {"run": run, "epoch": 0})
         if len(set(accelerator.gather(torch.tensor([len(history)], device=device)).tolist())) > 1:
             raise ValueError(
                 f"the processes see different checkpoints in {str(checkpoint_dir)!r}: it must be one folder for all"
@@ -202,15 +232,18 @@ def fit(
         history.append(record)
         if accelerator.is_main_process:
             if checkpoint_dir is not None:
-                save_checkpoint(checkpoint_path(checkpoint_dir, epoch), Checkpoint(vae, epoch, history, asdict(settings)))
+                newest = Checkpoint(vae, epoch, history, asdict(settings), name)
+                save_checkpoint(checkpoint_path(checkpoint_dir, epoch), newest)
                 state = {"run": run, "epoch": epoch, "optimizer": optimizer.state_dict()}
                 state |= {"learner": learner.state_dict()} if settings.average else {}
                 save_training_state(checkpoint_dir, state)
+                for older, path in list_checkpoints(checkpoint_dir).items():
+                    if keep_last and older <= epoch - keep_last:
+                        path.unlink()
             print(_line(record, settings.epochs))
             if on_epoch is not None:
                 on_epoch(vae.eval(), record)
         accelerator.wait_for_everyone()
-    vae.eval()
     return history
 
 
