@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -7,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from tiny import random_pixels, vivid_vae
 
+from vae_helpers.data import to_signed
 from vae_helpers.evaluation import evaluate_model
 from vae_helpers.factors import recover_factors
 from vae_helpers.metrics import encode_images, evaluate_vae
@@ -89,6 +91,38 @@ def test_every_figure_is_the_same_again_and_another_seed_changes_only_what_is_dr
 def test_without_labels_nothing_is_said_of_properties():
     metrics = evaluation(labels=None).metrics
     assert "recovery" not in metrics and "mig" not in metrics
+
+
+BREEDS = [None, "pug", "beagle", "rare", "pug", "beagle"] * 4
+
+
+def test_breeds_with_enough_images_are_told_apart():
+    vae = vivid_vae()
+    found = evaluation(vae, breeds=BREEDS)
+    mu, _ = encode_images(vae, TEST)
+    error = (vae.decoder(mu).clamp(-1, 1) - to_signed(TEST)).square().mean((1, 2, 3))
+    psnr = {
+        breed: 10 * math.log10(4 / error[[i for i, b in enumerate(BREEDS) if b == breed]].mean().item())
+        for breed in ("pug", "beagle")
+    }
+    assert {name: about["psnr"] for name, about in found.metrics["breeds"].items()} == pytest.approx(psnr, rel=1e-4)
+    assert all(about["images"] == 8 for about in found.metrics["breeds"].values())
+    known = [i for i, breed in enumerate(BREEDS) if breed in psnr]
+    closest = [min((j for j in known if j != i), key=lambda j: (mu[i] - mu[j]).norm().item()) for i in known]
+    same = sum(BREEDS[i] == BREEDS[j] for i, j in zip(known, closest, strict=True)) / 16
+    assert found.metrics["same_breed_closest"] == same and found.metrics["same_breed_by_chance"] == pytest.approx(7 / 15)
+    (section,) = [section for section in found.sections if "breeds" in section.title]
+    assert f"for {same:.0%} (47% by chance)" in section.verdict and len(section.table) == 3
+
+
+@pytest.mark.parametrize("breeds", [(), [None] * 24, ["pug"] * 24, ["pug"] * 20 + ["rare"] * 4])
+def test_where_fewer_than_two_breeds_are_known_nothing_is_said_of_them(breeds):
+    assert "breeds" not in evaluation(breeds=breeds).metrics
+
+
+def test_breeds_of_other_images_are_refused():
+    with pytest.raises(ValueError, match="23 breeds for 24 test images"):
+        evaluation(breeds=BREEDS[1:])
 
 
 def test_too_few_images_are_refused():

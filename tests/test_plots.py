@@ -15,6 +15,7 @@ from vae_helpers.plots import (
     image_grid,
     image_map,
     image_rows,
+    label_map,
     loss_curve,
     paths,
     rate_distortion,
@@ -37,6 +38,7 @@ FIGURES = {
     "histograms": lambda: histograms({"a": np.arange(5.0), "b": np.arange(9.0)}, "A title", "x", line=2.0),
     "rate_distortion": lambda: rate_distortion(POINTS, np.array([[1.0, 0.2], [3.0, 0.1]]), "PCA", "A title"),
     "paths": lambda: paths({"a": torch.randn(3, 5, 2), "b": torch.randn(2, 5, 2)}, torch.randn(9, 2), "A title"),
+    "label_map": lambda: label_map(np.eye(3)[:, :2], ["a", "others", "b"], "A title", size=3),
     "image_map": lambda: image_map(np.random.default_rng(0).normal(size=(6, 2)), PIXELS, "A title", size=3),
 }
 
@@ -90,6 +92,19 @@ def test_a_map_puts_images_where_their_coordinates_say():
         left, right, bottom, top = image.get_extent()
         assert ((left + right) / 2, (bottom + top) / 2) == pytest.approx(middle)
         assert np.array_equal(image.get_array(), pixels.permute(1, 2, 0))
+
+
+def test_a_map_of_labels_has_a_colour_for_each_and_grey_for_the_others():
+    places = np.arange(12.0).reshape(6, 2)
+    axes = label_map(places, ["pug", "others", "beagle", "pug", "others", "beagle"], "title").axes[0]
+    drawn = {dots.get_label(): (dots.get_offsets().tolist(), tuple(dots.get_facecolor()[0][:3])) for dots in axes.collections}
+    assert {label: dots for label, (dots, _) in drawn.items()} == {
+        "others": places[[1, 4]].tolist(),
+        "beagle": places[[2, 5]].tolist(),
+        "pug": places[[0, 3]].tolist(),
+    }
+    assert len({colour for _, colour in drawn.values()}) == 3 and len(set(drawn["others"][1])) == 1
+    assert next(iter(drawn)) == "others", "the others lie below"
 
 
 def test_curves_that_have_no_colour_left_are_not_dropped_in_silence():

@@ -1,12 +1,15 @@
 """Everything that can be said of a model on images it has not seen: figures for a file, sentences and pictures for people."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from .bound import LinearVAE, bits_per_dimension, elbo, importance_weighted_bound
@@ -29,9 +32,10 @@ from .metrics import (
     webp,
 )
 from .model import VAE
-from .plots import bars, heat_map, histograms, image_grid, image_rows
+from .plots import bars, heat_map, histograms, image_grid, image_rows, label_map
 from .sample_figures import Extractor, sample_figures
 
+BREED_AT_LEAST = 5  # test images, to be spoken of
 N_FOR_BOUND, N_DRAWS = 200, 32  # images and draws of the importance-weighted bound: it decodes their product
 
 
@@ -64,16 +68,20 @@ def evaluate_model(
     seed: int = 0,
     reference: str = "test dogs",
     extractor: Extractor | str | None = None,
+    breeds: Sequence[str | None] = (),
 ) -> Evaluation:
     """Everything that can be said of a model on images it has not seen.
 
     train, test: uint8 (N, 3, S, S); train only for baselines, for the closest pictures, and to see whether it knows its own
     dogs better. beta: what it was trained with; it names the decoder's noise. labels: of the test images, name -> (N,), for
-    what the latents know. seed: of every draw. extractor: of the figures of samples, the shipped one when left out. Needs 16
-    test images. Figures do not depend on the batch size. Raises ValueError for fewer images.
+    what the latents know. seed: of every draw. extractor: of the figures of samples, the shipped one when left out. breeds: of
+    the test images, None where it is not known. Needs 16 test images. Figures do not depend on the batch size. Raises
+    ValueError for fewer images.
     """
     if len(test) < 16:
         raise ValueError(f"{len(test)} test images: an evaluation needs at least 16")
+    if breeds and len(breeds) != len(test):
+        raise ValueError(f"{len(breeds)} breeds for {len(test)} test images: give one for each, None where it is not known")
     mu, logvar = encode_images(vae, test)
     linear = principal_components(train, math.prod(vae.latent_shape))
     known = evaluate_vae(vae, train[: len(test)], beta, seed)
@@ -82,6 +90,7 @@ def evaluate_model(
         _probability(vae, train, test, linear, known, seed),
         _latents(vae, mu, logvar, train, seed),
         *([_factors(mu, logvar, labels, seed)] if labels and len(labels) > 1 else []),
+        *([_breeds(vae, mu, test, breeds)] if len({*_shared(breeds), None}) > 2 else []),
         _samples(vae, mu, train, test, seed, reference, extractor or load_dog_features()),
     ]
     about = {"images": reference, "n_images": len(test), "n_train": len(train), "image_size": test.shape[-1], "seed": seed}
@@ -201,6 +210,49 @@ def _factors(mu: Tensor, logvar: Tensor, labels: Mapping[str, Tensor], seed: int
         for name, a, b in zip(recovery.names, recovery.linear, recovery.nonlinear, strict=True)
     }
     return figures, Section("What does it know about dogs?", verdict, text, table, [picture])
+
+
+def _shared(breeds: Sequence[str | None]) -> list[str | None]:
+    """The breeds, None for those with fewer than BREED_AT_LEAST images."""
+    times = Counter(breeds)
+    return [breed if breed and times[breed] >= BREED_AT_LEAST else None for breed in breeds]
+
+
+def _breeds(vae: VAE, mu: Tensor, test: Tensor, breeds: Sequence[str | None]) -> tuple[dict, Section]:
+    error = (decode_latents(vae, mu).clamp(-1, 1) - to_signed(test)).square().flatten(1).mean(1)
+    shared = _shared(breeds)
+    known = [i for i, breed in enumerate(shared) if breed]
+    names = np.array([shared[i] for i in known])
+    times = Counter(names.tolist())
+    z = mu[known].flatten(1).numpy()
+    closest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(z).kneighbors()[1][:, 0]
+    same = float((names[closest] == names).mean())
+    chance = sum(n * (n - 1) for n in times.values()) / (len(names) * (len(names) - 1))
+    mean_error = {name: error[known][torch.from_numpy(names == name)].mean().item() for name in times}
+    psnr = {name: 10 * math.log10(4 / value) for name, value in mean_error.items()}
+    order = sorted(psnr, key=psnr.get, reverse=True)
+    verdict = (
+        f"Of {len(psnr)} breeds, {order[0]} comes back best ({psnr[order[0]]:.1f} dB) and {order[-1]} worst "
+        f"({psnr[order[-1]]:.1f} dB); the dog with the closest latent is of the same breed for {same:.0%} ({chance:.0%} by "
+        "chance)."
+    )
+    text = (
+        f"Breeds with at least {BREED_AT_LEAST} test images; PSNR of all of a breed's images together. With few images of "
+        "each, much of the order is chance. The map shows latents, flattened to the two directions in which they differ most: "
+        "a model that had found breeds would keep the colours apart."
+    )
+    shown = [*order[:5], *(["…"] if len(order) > 10 else []), *order[5:][-5:]]
+    table = [["breed", "test images", "PSNR from the mean"]]
+    table += [[b, str(times[b]), f"{psnr[b]:.2f} dB"] if b in psnr else ["…", "…", "…"] for b in shown]
+    common = [breed for breed, _ in times.most_common(6)]
+    picture = label_map(
+        PCA(2, random_state=0).fit_transform(z),
+        [name if name in common else "others" for name in names.tolist()],
+        "Does the latent space keep breeds apart?",
+    )
+    figures = {"breeds": {name: {"images": times[name], "psnr": psnr[name]} for name in order}}
+    figures |= {"same_breed_closest": same, "same_breed_by_chance": chance}
+    return figures, Section("What does it know about breeds?", verdict, text, table, [picture])
 
 
 def _samples(vae, mu, train, test, seed, reference, extractor) -> tuple[dict, Section]:

@@ -190,6 +190,23 @@ def image_map(coordinates: np.ndarray, images: Tensor, title: str, size: float =
     return figure
 
 
+def label_map(coordinates: np.ndarray, labels: Sequence[str], title: str, size: float = 6.0) -> Figure:
+    """A dot for each image where its two coordinates put it, a colour for each label; "others" are grey and lie below.
+
+    coordinates: (B, 2); labels: B words; size: of the map, in inches.
+    """
+    figure, axes = plt.subplots(figsize=(size * 1.35, size), dpi=80, layout="constrained")
+    words = np.asarray(labels)
+    for i, label in enumerate(sorted(set(labels), key=lambda label: (label != "others", label))):
+        colour = "#cccccc" if label == "others" else plt.get_cmap("tab10")(i % 10)
+        axes.scatter(*coordinates[words == label].T, s=8 if label == "others" else 22, color=colour, label=label)
+    axes.set(xticks=[], yticks=[])
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_title(title, fontsize=12, loc="left", color=INK)
+    plt.close(figure)
+    return figure
+
+
 def tile(images: Tensor, columns: int, gap: int = _GAP) -> np.ndarray:
     """Images side by side on white, with a gap after each: (rows · (S + gap), columns · (S + gap), 3) uint8."""
     pixels = _hwc(images)
