@@ -1,6 +1,7 @@
 import json
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from tiny import random_pixels, vivid_vae, write_images, write_tiny_weights
 
 import vae_helpers.__main__
 from vae_helpers.__main__ import main
-from vae_helpers.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
+from vae_helpers.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint, save_checkpoint
 from vae_helpers.data import load_images, to_bytes, to_signed
+from vae_helpers.image_folder import read_manifest
 from vae_helpers.pretrained import load_pretrained
+from vae_helpers.toy_dogs import draw_dog, sample_factors
 
 
 @pytest.fixture
@@ -129,6 +132,66 @@ def test_a_walk_that_cannot_be_made_is_answered_in_one_line_and_writes_nothing(r
         run("walk", *words)
     assert said in str(stopped.value) and "\n" not in str(stopped.value)
     assert not (tmp_path / "outputs").exists()
+
+
+def write_dogs_twice(folder: Path) -> Path:
+    """Ten dogs of two breeds, five of which are there again."""
+    for i, row in enumerate(sample_factors(10, seed=1)):
+        breed = folder / ("beagle" if i % 2 else "pug")
+        breed.mkdir(parents=True, exist_ok=True)
+        draw_dog(row).save(breed / f"{i}.png")
+        if i < 5:
+            draw_dog(row).resize((64, 64)).save(breed / f"{i} again.png")
+    return folder
+
+
+def test_dogs_that_are_there_twice_are_listed_and_shown_side_by_side(run, tmp_path, capsys):
+    run("duplicates", write_dogs_twice(tmp_path / "photos"))
+    said = capsys.readouterr().out
+    assert "5 pairs among 15 images" in said and "'beagle/1 again.png'  'beagle/1.png'" in said
+    with Image.open(tmp_path / "outputs/duplicates.png") as picture:
+        assert picture.height > picture.width
+    for again in (tmp_path / "photos").rglob("* again.png"):
+        again.unlink()
+    run("duplicates", tmp_path / "photos")
+    assert capsys.readouterr().out == "0 pairs among 10 images\n"
+
+
+def test_a_split_keeps_twins_together_takes_a_share_of_each_breed_and_crops_when_asked(run, tmp_path):
+    photos = write_dogs_twice(tmp_path / "photos")
+    for seed in range(4):
+        run("split", photos, "--random-state", seed, "--stratify", "--duplicates-together", "--crop", "--test-size", 0.4)
+        split = read_manifest(tmp_path / "data/test/dogs")
+        aside = set(split["files"])
+        twins = [f"{'beagle' if i % 2 else 'pug'}/{i}" for i in range(5)]
+        assert all((f"{name}.png" in aside) == (f"{name} again.png" in aside) for name in twins)
+        assert {name.split("/")[0] for name in aside} == {"beagle", "pug"} and split["crop"] is True
+
+
+def test_a_server_keeps_the_newest_checkpoints_and_goes_on_with_a_damaged_one(run, tmp_path, capsys):
+    run("split", write_images(tmp_path / "photos", 40))
+    settings = ("--batch-size", 8, "--latent-dim", 4, "--keep-last", 2)
+    run("train", "--epochs", 3, *settings)
+    kept = tmp_path / "models/saved_models"
+    assert [path.name for path in list_checkpoints(kept).values()] == ["vae_model_epoch_2.pth", "vae_model_epoch_3.pth"]
+    (kept / "vae_model_epoch_3.pth").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match=r"epoch_3.pth' is damaged .* Trying the one before it"):
+        run("sample", "-n", 1, "--out", tmp_path / "new")
+    save_checkpoint(tmp_path / "mine.safetensors", load_checkpoint(kept / "vae_model_epoch_2.pth"))
+    run("sample", tmp_path / "mine.safetensors", "-n", 1, "--out", tmp_path / "same")
+    assert torch.equal(read_pngs(tmp_path / "new"), read_pngs(tmp_path / "same"))
+    capsys.readouterr()
+    run("train", "--epochs", 3, *settings)
+    assert "Going on from vae_model_epoch_2.pth" in capsys.readouterr().out
+
+
+def test_an_interrupt_is_answered_in_a_word(run, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vae_helpers.__main__, "find_dogs", interrupted)
+    with pytest.raises(SystemExit, match="stopped"):
+        run("split")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`python -m vae_helpers split | train | evaluate | sample | reconstruct | walk`: the notebooks' work, on a server too."""
+"""The notebooks' work, on a server too: `python -m vae_helpers COMMAND`, and `--help` for what there is."""
 
 import sys
 from collections.abc import Iterable
@@ -12,17 +12,19 @@ from torch import Tensor
 
 from .attention import AttentionVAE, SpatialVAE
 from .attributes import dog_attributes
-from .checkpoint import load_checkpoint, newest_checkpoint
-from .data import decode_image, load_images, split_dataset, split_validation, to_bytes
+from .breeds import breed_of
+from .checkpoint import Checkpoint, load_checkpoint, load_newest_checkpoint
+from .data import decode_image, find_dogs, load_images, split_dataset, split_validation, to_bytes
+from .duplicates import find_duplicates, groups_of
 from .evaluation import evaluate_model
+from .files import written_whole
 from .metrics import decode_latents, encode_images
 from .model import VAE, BaseVAE
-from .plots import image_grid, save_figure
+from .plots import image_grid, image_rows, save_figure
 from .pretrained import load_pretrained
 from .priors import StandardNormal
 from .report import reconstruction_saver, write_report
 from .settings import best_device, folders
-from .toy_dogs import write_toy_dogs
 from .train import TrainingSettings, fit, processes_here
 from .walks import filmstrip, save_gif, save_png
 from .walks import walk as walk_between
@@ -31,19 +33,51 @@ Shipped = Literal["faithful", "vector"]
 BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
 
 
-def split(source: tyro.conf.Positional[Path | None] = None, /, test_size: float = 0.2, random_state: int = 42) -> None:
-    """Split a folder of images into data/train/dogs and data/test/dogs.
+def split(
+    dogs: tyro.conf.Positional[str] = "toy",
+    /,
+    test_size: float = 0.2,
+    random_state: int = 42,
+    stratify: bool = False,
+    duplicates_together: bool = False,
+    crop: bool = False,
+) -> None:
+    """Split dogs into data/train/dogs and data/test/dogs.
 
     Args:
-        source: folder of images; toy dogs are drawn when it is left out.
+        dogs: a folder of images, or oxford-pets, stanford-dogs (fetched, once) or toy.
         test_size: fraction of the images for testing.
         random_state: seed of the split.
+        stratify: put the same share of every breed aside.
+        duplicates_together: keep pictures that are there twice on one side.
+        crop: cut a square out of each image, around the dog where that is known, instead of squashing it.
     """
-    where = folders()
-    if source is None:
-        source = where.toy_dogs
-        write_toy_dogs(source)
-    split_dataset(source, where.train, where.test, test_size, random_state)
+    where, source = folders(), find_dogs(dogs)
+    together = groups_of(find_duplicates(load_images(source))) if duplicates_together else []
+    options = {"stratify": stratify, "together": together, "crop": crop}
+    split_dataset(source, where.train, where.test, test_size, random_state, **options)
+
+
+def duplicates(dogs: tyro.conf.Positional[str], /, limit: int = 32) -> None:
+    """Find pictures that are there twice: a list, and outputs/duplicates.png with the closest pairs side by side.
+
+    Args:
+        dogs: as for split.
+        limit: bits of 256 in which the perceptual hashes of a pair may differ.
+    """
+    images = load_images(find_dogs(dogs))
+    pairs = find_duplicates(images, limit)
+    for pair in pairs:
+        kind = "exactly" if pair.exact else f"{pair.distance} bits{', mirrored' if pair.mirrored else ''}"
+        print(f"{pair.one!r}  {pair.other!r}  {kind}")
+    print(f"{len(pairs)} pairs among {len(images)} images")
+    if pairs:
+        at = {name: i for i, name in enumerate(images.names)}
+        some = [(at[pair.one], at[pair.other]) for pair in pairs[:16]]
+        rows = {f"{i + 1}": images.pixels[list(pair)] for i, pair in enumerate(some)}
+        path = folders().outputs / "duplicates.png"
+        save_figure(image_rows(rows, "Twice the same?"), path)
+        print(f"wrote {path}, the first {len(rows)}")
 
 
 def train(
@@ -53,6 +87,7 @@ def train(
     latent_channels: int = 8,
     width: int = 32,
     checkpoint_dir: Path | None = None,
+    keep_last: int | None = None,
 ) -> None:
     """Train a VAE on data/train/dogs; going on where an earlier run of the same kind stopped.
 
@@ -64,6 +99,7 @@ def train(
         latent_channels: numbers at each place of one that is a small picture (7 x 7 places).
         width: channels of spatial and attention, where the picture is largest; 128 is Stable Diffusion's.
         checkpoint_dir: where checkpoints are kept; models/saved_models when left out.
+        keep_last: how many of the newest checkpoints are kept; all when left out.
     """
     where = folders()
     with processes_here().local_main_process_first():  # the others find its cache
@@ -75,24 +111,25 @@ def train(
     else:
         kind = SpatialVAE if network == "spatial" else AttentionVAE
         vae = kind(width, latent_channels, groups=min(32, width // 4))
-    fit(vae, learn.pixels, validation.pixels, settings, checkpoint_dir or where.checkpoints, save_picture)
+    fit(vae, learn.pixels, validation.pixels, settings, checkpoint_dir or where.checkpoints, save_picture, keep_last)
 
 
 def evaluate(checkpoint: tyro.conf.Positional[Path | None] = None, /, seed: int = 0, inception: bool = False) -> None:
     """What a checkpoint makes of data/test/dogs: outputs/report.html, for people, and outputs/metrics.json.
 
     Args:
-        checkpoint: a .pth file; the newest in models/saved_models when left out.
+        checkpoint: a .pth or .safetensors file; the newest in models/saved_models when left out.
         seed: of every draw.
         inception: compare samples in Inception's features (FID, KID), whose weights are downloaded once, instead of our own.
     """
     where = folders()
-    saved = load_checkpoint(checkpoint or newest_checkpoint(where.checkpoints), best_device())
+    saved = _checkpoint(checkpoint)
     vae = saved.vae
     learn, _ = split_validation(load_images(where.train, vae.image_size))
     test = load_images(where.test, vae.image_size)
     labels = dog_attributes(test, where.toy_dogs)
-    options = {"seed": seed, "extractor": "inception" if inception else None, "reference": "test dogs"}
+    breeds = [breed_of(name) for name in test.names]
+    options = {"seed": seed, "extractor": "inception" if inception else None, "reference": "test dogs", "breeds": breeds}
     evaluation = evaluate_model(vae, learn.pixels, test.pixels, saved.beta, labels, **options)
     evaluation.metrics["epoch"] = saved.epoch
     write_report(evaluation, where.outputs, f"What this model does, after {saved.epoch} epochs")
@@ -113,7 +150,7 @@ def sample(
     """Draw new dogs: one sheet, outputs/samples.png, or single PNG files with --out.
 
     Args:
-        checkpoint: a .pth file; the newest in models/saved_models when it and --model are left out.
+        checkpoint: a .pth or .safetensors file; the newest in models/saved_models when it and --model are left out.
         n: how many.
         seed: of the draws.
         out: folder for single files.
@@ -147,7 +184,7 @@ def reconstruct(
         source: folder of images.
         out: folder for the files.
         model: one that comes with the project.
-        checkpoint: a .pth file instead; the newest in models/saved_models when both are left out.
+        checkpoint: a .pth or .safetensors file instead; the newest in models/saved_models when both are left out.
     """
     vae = _model(checkpoint, model)
     images = load_images(source, vae.image_size)
@@ -159,14 +196,19 @@ def _model(checkpoint: Path | None, shipped: Shipped | None) -> BaseVAE:
         raise ValueError(f"two models named, {str(checkpoint)!r} and --model {shipped}: leave one out")
     if shipped:
         return load_pretrained(shipped).to(best_device())
-    return load_checkpoint(checkpoint or newest_checkpoint(folders().checkpoints), best_device()).vae
+    return _checkpoint(checkpoint).vae
+
+
+def _checkpoint(path: Path | None) -> Checkpoint:
+    device = best_device()
+    return load_checkpoint(path, device) if path else load_newest_checkpoint(folders().checkpoints, device)
 
 
 def _save_images(images: Tensor, folder: Path, names: Iterable[str]) -> None:
     for image, name in zip(to_bytes(images).permute(0, 2, 3, 1).numpy(), names, strict=True):
         path = folder / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
+        with written_whole(path) as partial:
+            Image.fromarray(image).save(partial, "PNG")
     print(f"wrote {len(images)} files to {folder}")
 
 
@@ -188,7 +230,7 @@ def walk(
         steps: how many pictures, both ends included.
         straight: along the straight line instead of the sphere's arc.
         seed: of the draws.
-        checkpoint: a .pth file; the newest in models/saved_models when left out.
+        checkpoint: a .pth or .safetensors file; the newest in models/saved_models when left out.
         out: where the GIF goes.
     """
     vae = _model(checkpoint, None)
@@ -211,10 +253,12 @@ def walk(
 def main() -> None:
     """Run the command line; what a person can mend is said in one line, without a traceback."""
     try:
-        commands = {command.__name__: command for command in (split, train, evaluate, sample, reconstruct, walk)}
+        commands = {command.__name__: command for command in (split, duplicates, train, evaluate, sample, reconstruct, walk)}
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m vae_helpers", description=__doc__)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
 
 
 if __name__ == "__main__":
