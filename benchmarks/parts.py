@@ -20,13 +20,12 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.utils import make_grid, save_image
 
-from vae_helpers import toy_dogs
 from vae_helpers.attention import AttentionVAE, SpatialVAE
-from vae_helpers.data import find_images, load_images, split_dataset, split_validation, to_signed
+from vae_helpers.data import find_dogs, find_images, load_images, split_dataset, split_validation, to_signed
 from vae_helpers.loss import vae_loss
 from vae_helpers.metrics import decode_latents, encode_images, evaluate_vae, ppca_figures
 from vae_helpers.model import VAE, BaseVAE, follow
-from vae_helpers.settings import best_device, bf16_pays, dogs_source, folders
+from vae_helpers.settings import best_device, bf16_pays, dogs_wanted, folders
 from vae_helpers.train import TrainingSettings, fit
 
 TURNS = 5
@@ -35,16 +34,14 @@ FULL_WIDTH = {"width": 128, "groups": 32}  # Stable Diffusion's
 
 def images(quick: bool) -> dict:
     """Fill the workspace: the contract's split of DOGS, or of toy dogs."""
-    source = dogs_source()
-    if source is None:
-        toy_dogs.write_toy_dogs(folders().toy_dogs, 256 if quick else 4096)
-    split_dataset(source or folders().toy_dogs, folders().train, folders().test)
+    source = find_dogs(dogs_wanted() or "toy", 256 if quick else 4096)
+    split_dataset(source, folders().train, folders().test)
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
         n = len(load_images(folders().train))
         seconds.append(time.perf_counter() - started)
-    what = "photos" if source else "toy dogs"
+    what = "toy dogs" if source == folders().toy_dogs else "photos"
     return {"what": what, "n_train": n, "first_load_seconds": seconds[0], "second_load_seconds": seconds[1]}
 
 
