@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help dogs test lab check series bench
+.PHONY: help dogs test lab check series bench audit
 help:
-	@echo "make dogs    run the series on toy dogs, or on DOGS=path/to/folder; results in outputs/"
+	@echo "make dogs    run the series on toy dogs, or on DOGS=path/to/folder, oxford-pets or stanford-dogs"
 	@echo "make lab     open the series in JupyterLab"
 	@echo "make test    lint, unit tests, every notebook; takes minutes, touches none of your files"
-	@echo "make check   slow checks: two processes, kills in mid-training, the clinic, the notebooks in a browser"
+	@echo "make check   slow checks: two processes, kills at any moment, the clinic, the notebooks in a browser"
 	@echo "make series  run the series in full and refresh the outputs in notebooks/"
+	@echo "make audit   look for known weaknesses in what is installed, and list its licences; asks the internet"
 	@echo "make bench   measure what the README's tables say; about half an hour"
 
 .venv/.installed: requirements.txt pyproject.toml
@@ -30,7 +31,7 @@ series: .venv/.installed
 	$(BIN)/python notebooks/run_series.py --refresh
 
 lab: .venv/.installed
-	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_data_split.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=. notebooks/01_data_split.ipynb
 
 test: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -43,3 +44,8 @@ check: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/explorer.py
+
+audit: .venv/.installed-dev
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/installed.txt
+	$(BIN)/pip-licenses --order=license --format=plain-vertical --no-license-path
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r .venv/installed.txt
