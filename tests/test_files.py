@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -68,42 +69,42 @@ def test_a_folder_that_takes_no_files_is_named_and_another_is_asked_for(tmp_path
     assert raised.value.errno == number and not tree(tmp_path)
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """From now on no file can grow beyond 20,000 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    """Within, no file can grow beyond 20,000 bytes."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_on_a_full_disk_the_checkpoint_before_stays_and_no_half_of_one_is_left(tmp_path, full_disk, suffix):
-    path = tmp_path / f"vae_model_epoch_1.{suffix}"
-    save_checkpoint(path, Checkpoint(tiny_vae(), 1, [], {}))
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_on_a_full_disk_the_checkpoint_before_stays_and_no_half_of_one_is_left(tmp_path, suffix, epoch):
+    path = tmp_path / f"vae_model_epoch_{epoch}.{suffix}"
+    save_checkpoint(path.with_stem("vae_model_epoch_1"), Checkpoint(tiny_vae(), 1, [], {}))
     before = tree(tmp_path)
-    full_disk()
-    for target in (path, path.with_stem("vae_model_epoch_2")):
-        with pytest.raises(OSError, match=f"cannot write .*{target.name}.*it needs 0.1 MB"):
-            save_checkpoint(target, Checkpoint(tiny_vae(seed=1), 2, [], {}))
+    with full_disk(), pytest.raises(OSError, match=f"cannot write .*{path.name}.*it needs 0.1 MB"):
+        save_checkpoint(path, Checkpoint(tiny_vae(seed=1), 2, [], {}))
     assert tree(tmp_path) == before
 
 
-def test_on_a_full_disk_a_split_and_a_cache_say_so_and_are_finished_once_there_is_room(tmp_path, full_disk):
+def test_on_a_full_disk_a_split_and_a_cache_say_so_and_are_finished_once_there_is_room(tmp_path):
     source, train, test = tmp_path / "dogs", tmp_path / "train", tmp_path / "test"
     source.mkdir()
     generator = torch.Generator().manual_seed(0)
     for i in range(6):
         noise = torch.randint(0, 256, (120, 120, 3), dtype=torch.uint8, generator=generator)
         Image.fromarray(noise.numpy()).save(source / f"{i}.png")
-    full_disk()
-    with pytest.raises(OSError, match=r"cannot write '.*train.*png': File too large: .*MB are free there. Make room"):
+    told = r"cannot write '.*train.*png': File too large: .*MB are free there. Make room"
+    with full_disk(), pytest.raises(OSError, match=told):
         split_dataset(source, train, test)
-    with pytest.raises(OSError, match=r"cannot write '.*dogs-.*safetensors'.*it needs 0.1 MB"):
+    with full_disk(), pytest.raises(OSError, match=r"cannot write '.*dogs-.*safetensors'.*it needs 0.1 MB"):
         load_images(source, 56, cache_dir=tmp_path / "cache")
     assert not tree(tmp_path / "cache")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     split = split_dataset(source, train, test)
     assert load_images(train, 56, cache_dir=tmp_path / "cache").names == split.train
 
