@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,8 +152,9 @@ def load_images(
         stored = pixels, read, skipped
         if len(read) and for_good:
             about = {"signature": signature, "names": json.dumps(read), "skipped": json.dumps(skipped)}
-            with written_whole(cache, size=pixels.numel()) as partial:
-                save_file({"pixels": pixels}, partial, metadata=about)
+            with written_whole(cache, size=pixels.numel()) as partial, _own_folder(cache.parent) as own:
+                save_file({"pixels": pixels}, own / "pixels", metadata=about)  # it leaves a file of its own when it is killed
+                (own / "pixels").replace(partial)
             stored = _read_cache(cache, signature) or stored  # from here on mapped, as when it is there already
     pixels, read, skipped = stored
     report_unreadable(skipped, len(names), folder)
@@ -211,8 +212,8 @@ def _room_for(n: int, image_size: int) -> Tensor:
     if size <= MAPPED_ABOVE:
         return torch.empty(shape, dtype=torch.uint8)
     folders().cache.mkdir(parents=True, exist_ok=True)
-    mark = f"{partial_mark('pixels')}."
-    with tempfile.NamedTemporaryFile(dir=folders().cache, prefix=mark, suffix=".partial", delete=False) as file:
+    mark = {"dir": folders().cache, "prefix": f"{partial_mark('pixels')}.", "suffix": ".partial"}
+    with tempfile.NamedTemporaryFile(**mark, delete=False) as file:
         try:
             if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would end the program without a word
                 os.posix_fallocate(file.fileno(), 0, size)
@@ -222,6 +223,13 @@ def _room_for(n: int, image_size: int) -> Tensor:
         finally:
             with contextlib.suppress(PermissionError):  # Windows does not let go of a mapped file
                 Path(file.name).unlink()
+
+
+@contextlib.contextmanager
+def _own_folder(folder: Path) -> Iterator[Path]:
+    """A folder in `folder` that is gone after the block, or with `clear_partials` after a kill."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{partial_mark('own')}.", suffix=".partial") as own:
+        yield Path(own)
 
 
 def _read_cache(cache: Path, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:

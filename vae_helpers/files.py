@@ -102,10 +102,11 @@ def cannot_write(path: Path, error: OSError, size: int = 0) -> OSError:
 
 def clear_partials(folder: str | Path) -> None:
     """Remove, in `folder` and below, what killed processes of this machine left of files that they were writing."""
-    for here, _, names in os.walk(folder):
-        for name in names:
+    for here, below, names in os.walk(folder):
+        for name in (*names, *below):
             found = _PARTIAL.fullmatch(name)
             if found and not psutil.pid_exists(int(found[1])):
+                shutil.rmtree(Path(here, name), ignore_errors=True)
                 with contextlib.suppress(OSError):
                     Path(here, name).unlink()
 

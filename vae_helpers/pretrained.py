@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .attention import MULTIPLES, AttentionVAE
@@ -94,7 +94,7 @@ def save_weights(path: str | Path, vae: BaseVAE, dtype: torch.dtype = torch.floa
     """Write a VAE's weights and architecture to one safetensors file, whole or not at all, in half precision by default."""
     weights = {name: x.detach().cpu().to(dtype).contiguous() for name, x in vae.state_dict().items()}
     with written_whole(path) as partial:
-        save_file(weights, partial, {"architecture": json.dumps(vae.architecture)})
+        partial.write_bytes(save(weights, {"architecture": json.dumps(vae.architecture)}))
 
 
 def load_weights(path: str | Path) -> BaseVAE:
@@ -136,7 +136,7 @@ def to_diffusers(vae: AttentionVAE, folder: str | Path) -> None:
         partial.write_text(json.dumps(config, indent=1), encoding="utf-8")
     weights = {diffusers_name(name): x.detach().cpu().contiguous() for name, x in vae.state_dict().items()}
     with written_whole(Path(folder) / DIFFUSERS_WEIGHTS) as partial:
-        save_file(weights, partial, {"format": "pt"})
+        partial.write_bytes(save(weights, {"format": "pt"}))
 
 
 def from_diffusers(folder: str | Path, image_size: int | None = None) -> AttentionVAE:

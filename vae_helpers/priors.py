@@ -14,7 +14,7 @@ import sklearn.mixture
 import torch
 import torch.nn as nn
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .files import written_whole
@@ -44,7 +44,8 @@ class Prior(nn.Module):
         arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         about = {"prior": type(self).__name__, "arguments": json.dumps(arguments)}
         with written_whole(path) as partial:
-            save_file({name: x.detach().cpu().to(dtype).contiguous() for name, x in self.state_dict().items()}, partial, about)
+            weights = {name: x.detach().cpu().to(dtype).contiguous() for name, x in self.state_dict().items()}
+            partial.write_bytes(save(weights, about))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

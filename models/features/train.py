@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
@@ -163,7 +163,7 @@ def save_features(network: DogFeatures, path: Path) -> str:
     """Write the weights, matrices as float16; returns the file's SHA-256."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with written_whole(path) as partial:
-        save_file({name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}, partial)
+        partial.write_bytes(save({name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
