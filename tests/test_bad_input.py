@@ -289,7 +289,7 @@ def test_a_file_and_a_folder_that_are_not_ours_to_read_are_named(tmp_path, monke
 
     def refusing(real, closed):
         def act(path, *args, **options):
-            if Path(path).name == closed:
+            if not isinstance(path, int) and Path(path).name == closed:
                 raise PermissionError(13, "Permission denied", str(path))
             return real(path, *args, **options)
 
