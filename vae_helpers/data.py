@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,9 +152,11 @@ def load_images(
         stored = pixels, read, skipped
         if len(read) and for_good:
             about = {"signature": signature, "names": json.dumps(read), "skipped": json.dumps(skipped)}
-            with written_whole(cache, size=pixels.numel()) as partial, _own_folder(cache.parent) as own:
-                save_file({"pixels": pixels}, own / "pixels", metadata=about)  # it leaves a file of its own when it is killed
-                (own / "pixels").replace(partial)
+            # save_file leaves a file of its own when it is killed: in a folder that `clear_partials` knows
+            mark = {"dir": cache.parent, "prefix": f"{partial_mark('own')}.", "suffix": ".partial"}
+            with written_whole(cache, size=pixels.numel()) as partial, tempfile.TemporaryDirectory(**mark) as own:
+                save_file({"pixels": pixels}, Path(own, "pixels"), metadata=about)
+                Path(own, "pixels").replace(partial)
             stored = _read_cache(cache, signature) or stored  # from here on mapped, as when it is there already
     pixels, read, skipped = stored
     report_unreadable(skipped, len(names), folder)
@@ -223,13 +225,6 @@ def _room_for(n: int, image_size: int) -> Tensor:
         finally:
             with contextlib.suppress(PermissionError):  # Windows does not let go of a mapped file
                 Path(file.name).unlink()
-
-
-@contextlib.contextmanager
-def _own_folder(folder: Path) -> Iterator[Path]:
-    """A folder in `folder` that is gone after the block, or with `clear_partials` after a kill."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{partial_mark('own')}.", suffix=".partial") as own:
-        yield Path(own)
 
 
 def _read_cache(cache: Path, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:

@@ -28,6 +28,7 @@ from .metrics import (
     ppca_figures,
     principal_components,
     prior_gap,
+    psnr,
     similarity,
     webp,
 )
@@ -229,11 +230,11 @@ def _breeds(vae: VAE, mu: Tensor, test: Tensor, breeds: Sequence[str | None]) ->
     same = float((names[closest] == names).mean())
     chance = sum(n * (n - 1) for n in times.values()) / (len(names) * (len(names) - 1))
     mean_error = {name: error[known][torch.from_numpy(names == name)].mean().item() for name in times}
-    psnr = {name: 10 * math.log10(4 / value) for name, value in mean_error.items()}
-    order = sorted(psnr, key=psnr.get, reverse=True)
+    decibels = {name: psnr(value) for name, value in mean_error.items()}
+    order = sorted(decibels, key=decibels.get, reverse=True)
     verdict = (
-        f"Of {len(psnr)} breeds, {order[0]} comes back best ({psnr[order[0]]:.1f} dB) and {order[-1]} worst "
-        f"({psnr[order[-1]]:.1f} dB); the dog with the closest latent is of the same breed for {same:.0%} ({chance:.0%} by "
+        f"Of {len(decibels)} breeds, {order[0]} comes back best ({decibels[order[0]]:.1f} dB) and {order[-1]} worst "
+        f"({decibels[order[-1]]:.1f} dB); the dog with the closest latent is of the same breed for {same:.0%} ({chance:.0%} by "
         "chance)."
     )
     text = (
@@ -243,14 +244,14 @@ def _breeds(vae: VAE, mu: Tensor, test: Tensor, breeds: Sequence[str | None]) ->
     )
     shown = [*order[:5], *(["…"] if len(order) > 10 else []), *order[5:][-5:]]
     table = [["breed", "test images", "PSNR from the mean"]]
-    table += [[b, str(times[b]), f"{psnr[b]:.2f} dB"] if b in psnr else ["…", "…", "…"] for b in shown]
+    table += [[b, str(times[b]), f"{decibels[b]:.2f} dB"] if b in decibels else ["…", "…", "…"] for b in shown]
     common = [breed for breed, _ in times.most_common(6)]
     picture = label_map(
         PCA(2, random_state=0).fit_transform(z),
         [name if name in common else "others" for name in names.tolist()],
         "Does the latent space keep breeds apart?",
     )
-    figures = {"breeds": {name: {"images": times[name], "psnr": psnr[name]} for name in order}}
+    figures = {"breeds": {name: {"images": times[name], "psnr": decibels[name]} for name in order}}
     figures |= {"same_breed_closest": same, "same_breed_by_chance": chance}
     return figures, Section("What does it know about breeds?", verdict, text, table, [picture])
 
