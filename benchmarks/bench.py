@@ -28,7 +28,7 @@ import parts
 import torch
 from table import markdown
 
-from vae_helpers.settings import best_device
+from vae_helpers.config import best_device
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -13,13 +13,10 @@ from pathlib import Path
 import nbformat
 import torch
 
-from vae_helpers import toy_dogs
-from vae_helpers.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from vae_helpers.data import load_images
-from vae_helpers.explorer import LatentExplorer
-from vae_helpers.explorer_panel import STEPS
-from vae_helpers.model import VAE
-from vae_helpers.settings import best_device, folders
+from vae_helpers.config import best_device, folders
+from vae_helpers.data import load_images, toy_dogs
+from vae_helpers.latent import STEPS, LatentExplorer
+from vae_helpers.models import VAE, Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from lab_and_browser import CHROMIUM, Lab, chromium, open_notebook, run_all_cells

@@ -20,13 +20,21 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.utils import make_grid, save_image
 
-from vae_helpers.attention import AttentionVAE, SpatialVAE
-from vae_helpers.data import find_dogs, find_images, load_images, split_dataset, split_validation, to_signed
-from vae_helpers.loss import vae_loss
-from vae_helpers.metrics import decode_latents, encode_images, evaluate_vae, ppca_figures
-from vae_helpers.model import VAE, BaseVAE, follow
-from vae_helpers.settings import best_device, bf16_pays, dogs_wanted, folders
-from vae_helpers.train import TrainingSettings, fit
+from vae_helpers.config import best_device, dogs_wanted, folders, use_bfloat16
+from vae_helpers.data import find_images, load_images, resolve_source, split_dataset, split_validation
+from vae_helpers.evaluation import evaluate_vae, ppca_figures
+from vae_helpers.models import (
+    VAE,
+    AttentionVAE,
+    BaseVAE,
+    SpatialVAE,
+    decode_latents,
+    encode_images,
+    to_float,
+    update_ema,
+    vae_loss,
+)
+from vae_helpers.training import TrainingSettings, fit
 
 TURNS = 5
 FULL_WIDTH = {"width": 128, "groups": 32}  # Stable Diffusion's
@@ -34,7 +42,7 @@ FULL_WIDTH = {"width": 128, "groups": 32}  # Stable Diffusion's
 
 def images(quick: bool) -> dict:
     """Fill the workspace: the contract's split of DOGS, or of toy dogs."""
-    source = find_dogs(dogs_wanted() or "toy", 256 if quick else 4096)
+    source = resolve_source(dogs_wanted() or "toy", 256 if quick else 4096)
     split_dataset(source, folders().train, folders().test)
     seconds = []
     for _ in range(2):
@@ -126,7 +134,7 @@ def naive(quick: bool) -> dict:
 
 def bare_steps(vae: BaseVAE, x: torch.Tensor, n_steps: int) -> float:
     """Images per second of what `fit` computes in a step (forward, loss, backward, clipping, Adam, average), batch ready."""
-    device, bf16 = x.device, bf16_pays(x.device)
+    device, bf16 = x.device, use_bfloat16(x.device)
     vae.to(device=device, memory_format=torch.channels_last)
     average = copy.deepcopy(vae)
     optimizer = torch.optim.Adam(vae.parameters(), fused=True)
@@ -139,7 +147,7 @@ def bare_steps(vae: BaseVAE, x: torch.Tensor, n_steps: int) -> float:
         vae_loss(x_hat, x, mu, logvar).loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
-        follow(average, vae, step, 0.999)
+        update_ema(average, vae, step, 0.999)
     wait_for_device()
     return n_steps * len(x) / (time.perf_counter() - started)
 
@@ -160,7 +168,7 @@ def network(make: Callable[[], BaseVAE], n_images: int, **changed: object) -> Ca
         settings = TrainingSettings(epochs=1, **changed)
         pixels = load_images(folders().train).pixels
         pixels = pixels.repeat(-(-n_images // len(pixels)), 1, 1, 1)[: 64 if quick else n_images]
-        x = to_signed(pixels[: settings.batch_size], best_device()).contiguous(memory_format=torch.channels_last)
+        x = to_float(pixels[: settings.batch_size], best_device()).contiguous(memory_format=torch.channels_last)
         result = {"batch_size": settings.batch_size, "flops_per_image": flops_per_image(make())}
         result["parameters"] = sum(weight.numel() for weight in make().parameters())
         for precision, switch in (("as_it_comes", None), ("bf16_off", "0")):
@@ -172,7 +180,7 @@ def network(make: Callable[[], BaseVAE], n_images: int, **changed: object) -> Ca
                 if turn:  # the first warms up
                     epochs.append(history[0]["images_per_second"])
                     bare.append(speed)
-            result[precision] = {"bf16": bf16_pays(best_device())}
+            result[precision] = {"bf16": use_bfloat16(best_device())}
             result[precision] |= {"epoch": statistics.median(epochs), "bare_step": statistics.median(bare)}
             result[precision]["data_path"] = statistics.median(b / e - 1 for b, e in zip(bare, epochs, strict=True))
         with_environment("VAE_BF16", None)

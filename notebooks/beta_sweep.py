@@ -10,19 +10,31 @@ from pathlib import Path
 
 import torch
 
-from vae_helpers.attributes import dog_attributes
-from vae_helpers.bound import LinearVAE
-from vae_helpers.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vae_helpers.data import DogImages, load_images, prepare_dogs, split_validation, to_bytes
-from vae_helpers.factors import dci, mutual_information_gap, recover_factors
-from vae_helpers.features import load_dog_features
-from vae_helpers.files import written_whole
-from vae_helpers.loss import BETA
-from vae_helpers.metrics import active_units, decode_latents, encode_images, evaluate_vae
-from vae_helpers.model import VAE
-from vae_helpers.sample_figures import sample_figures
-from vae_helpers.settings import folders, full_or_smoke
-from vae_helpers.train import TrainingSettings, fit
+from vae_helpers.config import folders, full_or_smoke
+from vae_helpers.data import DogImages, ensure_split, load_images, split_validation
+from vae_helpers.evaluation import (
+    LinearVAE,
+    active_units,
+    dci,
+    evaluate_vae,
+    load_dog_features,
+    mutual_information_gap,
+    recover_factors,
+    sample_metrics,
+)
+from vae_helpers.files import atomic_write
+from vae_helpers.latent import dog_attributes
+from vae_helpers.models import (
+    BETA,
+    VAE,
+    Checkpoint,
+    decode_latents,
+    encode_images,
+    load_checkpoint,
+    save_checkpoint,
+    to_uint8,
+)
+from vae_helpers.training import TrainingSettings, fit
 
 TABLE = Path(__file__).with_name("beta_sweep.csv")
 OBJECTIVES = {f"beta {BETA * 4.0**k:.2g}": {"beta": BETA * 4.0**k} for k in range(3, -5, -1)}
@@ -42,8 +54,8 @@ def figures(vae, test: DogImages, labels: dict[str, torch.Tensor], beta: float) 
     recovery = recover_factors(mu, labels)
     z = torch.randn(len(test), *vae.latent_shape, generator=torch.Generator().manual_seed(0))
     names = {"reference": "toy dogs, test", "resize": "bicubic"}
-    samples = sample_figures(
-        to_bytes(decode_latents(vae, z)), test.pixels, load_dog_features(), **names
+    samples = sample_metrics(
+        to_uint8(decode_latents(vae, z)), test.pixels, load_dog_features(), **names
     )
     parts = dci(recovery)
     return {
@@ -78,7 +90,7 @@ def trained(name: str, learn: torch.Tensor, validation: torch.Tensor) -> Checkpo
 
 def main(table: Path = TABLE) -> None:
     where = folders()
-    prepare_dogs(full_or_smoke(4096, 96))
+    ensure_split(full_or_smoke(4096, 96))
     learn, validation = split_validation(load_images(where.train))
     test = load_images(where.test)
     labels = dog_attributes(test, where.toy_dogs)
@@ -95,7 +107,7 @@ def main(table: Path = TABLE) -> None:
 
 
 def write_table(rows: list[dict], table: Path) -> None:
-    with written_whole(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writeheader()
         for row in rows:

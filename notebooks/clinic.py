@@ -1,4 +1,4 @@
-"""The patients of notebook 08: one small VAE, one training loop, one broken piece for each case.
+"""The patients of notebook 06: one small VAE, one training loop, one broken piece for each case.
 
 Guess first: from `case_1_loss` down, every docstring gives its bug away.
 """
@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from vae_helpers.loss import BETA, VAELoss, kl_divergence, vae_loss
-from vae_helpers.model import VAE, reparameterize
+from vae_helpers.models import BETA, VAE, VAELoss, kl_divergence, reparameterize, vae_loss
 
 LossOf = Callable[[VAE, Tensor], VAELoss]
 

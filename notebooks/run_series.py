@@ -24,7 +24,7 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from PIL import Image
 
-from vae_helpers.settings import folders
+from vae_helpers.config import folders
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -1,4 +1,4 @@
-"""For notebook 09: a step's time by kind of work, and a training run in several processes."""
+"""For notebook 10: a step's time by kind of work, and a training run in several processes."""
 
 import os
 import subprocess

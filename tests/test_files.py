@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 from tiny import tiny_vae, tree
 
-from vae_helpers import files, split
-from vae_helpers.checkpoint import Checkpoint, save_checkpoint
-from vae_helpers.data import load_images, split_dataset
-from vae_helpers.files import clear_partials, written_whole
+from vae_helpers import files
+from vae_helpers.data import load_images, split, split_dataset
+from vae_helpers.files import atomic_write, remove_stale_temp_files
+from vae_helpers.models import Checkpoint, save_checkpoint
 
 
 def test_the_new_content_takes_the_place_of_the_old(tmp_path):
     path = tmp_path / "new folder" / "file.txt"
     for content in ("first", "second"):
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(content)
         assert tree(tmp_path) == {"new folder/file.txt": content.encode()}
 
@@ -28,7 +28,7 @@ def test_the_new_content_takes_the_place_of_the_old(tmp_path):
 def test_until_the_block_ends_the_old_content_is_in_place(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("new")
         assert path.read_text() == "old"
 
@@ -37,7 +37,7 @@ def test_until_the_block_ends_the_old_content_is_in_place(tmp_path):
 def test_an_error_leaves_the_old_content_and_no_partial_file(tmp_path, error):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(error), written_whole(path) as partial:
+    with pytest.raises(error), atomic_write(path) as partial:
         partial.write_text("half of the n")
         raise error
     assert tree(tmp_path) == {"file.txt": b"old"}
@@ -50,7 +50,7 @@ def test_without_room_nothing_is_begun_and_the_path_and_what_is_needed_are_told(
         pytest.raises(
             OSError, match=r"cannot write '.*file.txt': No space left .*it needs 50.0 MB, 12.0 MB are free"
         ) as raised,
-        written_whole(tmp_path / "file.txt", size=50_000_000),
+        atomic_write(tmp_path / "file.txt", size=50_000_000),
     ):
         pytest.fail("it was begun")
     assert raised.value.errno == errno.ENOSPC
@@ -63,7 +63,7 @@ def test_a_folder_that_takes_no_files_is_named_and_another_is_asked_for(tmp_path
         raise OSError(number, os.strerror(number))
 
     told = rf"cannot write '.*file.txt': {os.strerror(number)}. Choose another folder"
-    with pytest.raises(OSError, match=told) as raised, written_whole(tmp_path / "file.txt") as partial:
+    with pytest.raises(OSError, match=told) as raised, atomic_write(tmp_path / "file.txt") as partial:
         partial.write_text("new")
         monkeypatch.setattr(files.Path, "replace", refuse)
     assert raised.value.errno == number and not tree(tmp_path)
@@ -123,18 +123,18 @@ def test_a_split_that_will_not_fit_is_refused_before_anything_is_written(tmp_pat
 
 def test_what_killed_processes_left_is_cleared_and_what_others_are_writing_is_not(tmp_path):
     script = (
-        "import sys, os\nfrom vae_helpers.files import written_whole\n"
-        "with written_whole(sys.argv[1]) as partial:\n"
+        "import sys, os\nfrom vae_helpers.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as partial:\n"
         "    partial.write_text('half'); print('there', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "below" / "file.txt")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"there\n"
         (tmp_path / "mine.partial").write_text("not ours")
-        clear_partials(tmp_path)
+        remove_stale_temp_files(tmp_path)
         assert len(tree(tmp_path)) == 2, "it is still being written"
         process.kill()
         process.wait()
         assert len(tree(tmp_path)) == 2, "a kill leaves it"
-        clear_partials(tmp_path)
+        remove_stale_temp_files(tmp_path)
     assert tree(tmp_path) == {"mine.partial": b"not ours"}

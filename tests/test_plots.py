@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tiny import random_pixels, tiny_vae
 
-from vae_helpers.data import to_signed
+from vae_helpers.evaluation import reconstruction_saver
+from vae_helpers.models import to_float
 from vae_helpers.plots import (
     bars,
     curves,
@@ -15,13 +16,12 @@ from vae_helpers.plots import (
     image_grid,
     image_map,
     image_rows,
-    label_map,
     loss_curve,
     paths,
     rate_distortion,
     save_figure,
+    scatter_by_label,
 )
-from vae_helpers.report import reconstruction_saver
 
 PIXELS = random_pixels(6, image_size=8)
 PARTS = ("train_loss", "train_recon", "train_kl", "validation_loss", "validation_recon", "validation_kl")
@@ -29,7 +29,7 @@ HISTORY = [{"epoch": epoch} | {name: i + 1 / epoch for i, name in enumerate(PART
 POINTS = {"beta 2": (3.0, 0.02), "calibrated": (5.0, 0.01), "beta 1": (1.0, 0.1)}
 
 FIGURES = {
-    "image_rows": lambda: image_rows({"a": PIXELS, "b": to_signed(PIXELS)}, "A title"),
+    "image_rows": lambda: image_rows({"a": PIXELS, "b": to_float(PIXELS)}, "A title"),
     "image_grid": lambda: image_grid(PIXELS, "A title", columns=4),
     "loss_curve": lambda: loss_curve(HISTORY, "A title"),
     "bars": lambda: bars(np.arange(5.0), "A title", "x", "y", line=2.0),
@@ -38,7 +38,7 @@ FIGURES = {
     "histograms": lambda: histograms({"a": np.arange(5.0), "b": np.arange(9.0)}, "A title", "x", line=2.0),
     "rate_distortion": lambda: rate_distortion(POINTS, np.array([[1.0, 0.2], [3.0, 0.1]]), "PCA", "A title"),
     "paths": lambda: paths({"a": torch.randn(3, 5, 2), "b": torch.randn(2, 5, 2)}, torch.randn(9, 2), "A title"),
-    "label_map": lambda: label_map(np.eye(3)[:, :2], ["a", "others", "b"], "A title", size=3),
+    "scatter_by_label": lambda: scatter_by_label(np.eye(3)[:, :2], ["a", "others", "b"], "A title", size=3),
     "image_map": lambda: image_map(np.random.default_rng(0).normal(size=(6, 2)), PIXELS, "A title", size=3),
 }
 
@@ -65,7 +65,7 @@ def test_a_figure_becomes_a_png_and_nothing_else_is_left(tmp_path, name):
 
 
 def test_rows_show_the_pixels_of_their_images_bytes_or_signed():
-    shown = picture(image_rows({"bytes": PIXELS, "signed": to_signed(PIXELS[[5, 4, 3, 2, 1, 0]])}, "A title"))
+    shown = picture(image_rows({"bytes": PIXELS, "signed": to_float(PIXELS[[5, 4, 3, 2, 1, 0]])}, "A title"))
     for row, order in enumerate((range(6), range(5, -1, -1))):
         for column, i in enumerate(order):
             tile = shown[10 * row : 10 * row + 8, 10 * column : 10 * column + 8]  # 8 pixels and a gap of 2
@@ -96,7 +96,7 @@ def test_a_map_puts_images_where_their_coordinates_say():
 
 def test_a_map_of_labels_has_a_colour_for_each_and_grey_for_the_others():
     places = np.arange(12.0).reshape(6, 2)
-    axes = label_map(places, ["pug", "others", "beagle", "pug", "others", "beagle"], "title").axes[0]
+    axes = scatter_by_label(places, ["pug", "others", "beagle", "pug", "others", "beagle"], "title").axes[0]
     drawn = {dots.get_label(): (dots.get_offsets().tolist(), tuple(dots.get_facecolor()[0][:3])) for dots in axes.collections}
     assert {label: dots for label, (dots, _) in drawn.items()} == {
         "others": places[[1, 4]].tolist(),

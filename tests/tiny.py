@@ -9,11 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vae_helpers.attention import AttentionVAE
-from vae_helpers.flow import LatentFlow
-from vae_helpers.model import VAE, BaseVAE
-from vae_helpers.pretrained import LATENTS, save_weights, write_index
-from vae_helpers.priors import FullGaussian
+from vae_helpers.models import LATENTS, VAE, AttentionVAE, BaseVAE, FullGaussian, LatentFlow, save_weights, write_index
 
 
 def tiny_vae(seed: int = 0, **architecture) -> VAE:

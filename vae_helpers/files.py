@@ -15,6 +15,8 @@ from pathlib import Path, PureWindowsPath
 import psutil
 from safetensors import SafetensorError
 
+WEIGHTS = Path(__file__).with_name("weights")
+"""Where the weights are that come with the package."""
 MAX_BYTES = 2**28
 """Bytes of the largest file that is taken for an image."""
 
@@ -31,13 +33,13 @@ _PARTIAL = re.compile(rf"\.\w+\.{_HERE}-(\d{{1,9}})(\.\w+)?\.partial")  # what `
 
 
 def partial_mark(name: str) -> str:
-    """How the name of an unfinished file begins, which `clear_partials` knows again once this process is gone."""
+    """How the name of an unfinished file begins, which `remove_stale_temp_files` knows again once this process is gone."""
     mark = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]  # the name may be as long as names go
     return f".{mark}.{_HERE}-{os.getpid()}"
 
 
 @contextmanager
-def written_whole(path: str | Path, size: int = 0, flush: bool = True) -> Iterator[Path]:
+def atomic_write(path: str | Path, size: int = 0, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well, flush it and put it in the place of `path`.
 
     After an error, or a kill at any moment, `path` is what it was before. Missing parent folders are made. size: bytes it
@@ -100,7 +102,7 @@ def cannot_write(path: Path, error: OSError, size: int = 0) -> OSError:
     return same
 
 
-def clear_partials(folder: str | Path) -> None:
+def remove_stale_temp_files(folder: str | Path) -> None:
     """Remove, in `folder` and below, what killed processes of this machine left of files that they were writing."""
     for here, below, names in os.walk(folder):
         for name in (*names, *below):
@@ -111,7 +113,7 @@ def clear_partials(folder: str | Path) -> None:
                     Path(here, name).unlink()
 
 
-def stays_inside(name: str) -> bool:
+def is_safe_path(name: str) -> bool:
     """Whether a relative name, on any system, names something inside the folder that it is relative to."""
     path = PureWindowsPath(name)  # knows both slashes, and drives
     return bool(path.parts) and not path.drive and not path.root and ".." not in path.parts

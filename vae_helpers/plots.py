@@ -14,8 +14,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .data import to_bytes
-from .files import written_whole
+from .files import atomic_write
+from .models.inference import to_uint8
 
 INK, ACCENT, SECOND = "#333333", "#3b6ea5", "#d1682f"
 _COLOURS = (ACCENT, SECOND, "#5a9367", "#8a5fa8")
@@ -190,7 +190,7 @@ def image_map(coordinates: np.ndarray, images: Tensor, title: str, size: float =
     return figure
 
 
-def label_map(coordinates: np.ndarray, labels: Sequence[str], title: str, size: float = 6.0) -> Figure:
+def scatter_by_label(coordinates: np.ndarray, labels: Sequence[str], title: str, size: float = 6.0) -> Figure:
     """A dot for each image where its two coordinates put it, a colour for each label; "others" are grey and lie below.
 
     coordinates: (B, 2); labels: B words; size: of the map, in inches.
@@ -220,12 +220,12 @@ def tile(images: Tensor, columns: int, gap: int = _GAP) -> np.ndarray:
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=110, bbox_inches="tight", facecolor="white")
 
 
 def _hwc(images: Tensor) -> np.ndarray:
-    images = images if images.dtype == torch.uint8 else to_bytes(images)
+    images = images if images.dtype == torch.uint8 else to_uint8(images)
     return images.cpu().permute(0, 2, 3, 1).numpy()
 
 

@@ -1,0 +1,199 @@
+"""How the weights in this folder were made.
+
+    python models/pretrained/train.py photos-64px.tar --out models/pretrained/new --stages vector faithful finish flow
+
+vector    the default VAE with calibrated noise, for sliders; and of its latents a mean, a covariance and 24 examples
+faithful  the attention VAE, 392 numbers a dog, calibrated noise: written as `unfinished`
+finish    its decoder, finished against a discriminator of patches (Esser et al. 2021): written as `faithful`
+flow      the ladder of priors over faithful's latents: Gaussians, a mixture, a latent flow
+
+Each stage ends when its seconds are up, with its schedule run to the end. Written as it goes, so that a stop loses little:
+OUT/{vector,unfinished,faithful,flow,…}.safetensors, OUT/figures.jsonl (held-out figures against time), OUT/*.png to look at.
+"Held out" are 1,000 photos of the test split that nothing here learns from; `flow-best` was chosen by its loss on them.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the package is not installed
+
+from photos_data import SIZES, read_photos, split_photos
+from photos_stages import DEVICE, autocast, sharpen, train_vae
+
+from vae_helpers.evaluation import evaluate_vae
+from vae_helpers.models import (
+    LATENTS,
+    VAE,
+    AttentionVAE,
+    BaseVAE,
+    FullGaussian,
+    GaussianMixture,
+    LatentFlow,
+    Prior,
+    StandardNormal,
+    decode_latents,
+    encode_images,
+    load_weights,
+    save_weights,
+    to_float,
+    to_uint8,
+)
+
+WRITTEN_AS = {"faithful": "unfinished", "finish": "faithful"}  # the network of each stage, where it is not its name
+
+
+def latents_to_learn(vae: BaseVAE, photos: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+    """mu and std, each (M, C, H, W), of every photo: four times whole and four times cut out, as it is and flipped."""
+    parts = []
+    for size in (*4 * SIZES[:1], *2 * SIZES[1:]):
+        top, left = torch.randint(size - SIZES[0] + 1, (2,)).tolist()
+        cut = photos[size][:, :, top : top + SIZES[0], left : left + SIZES[0]]
+        with autocast():
+            parts += [encode_images(vae, pixels) for pixels in (cut, cut.flip(3))]
+    mu, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
+    return mu, (0.5 * logvar).exp()
+
+
+def sheet(rows: list[Tensor]) -> Image.Image:
+    """One picture of rows of images, each (B, 3, S, S) in [-1, 1]."""
+    pixels = torch.cat([torch.cat(list(to_uint8(row)), dim=2) for row in rows], dim=1)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="a tar of images, or a folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--stages", nargs="+", default=["vector", "faithful", "finish", "flow"])
+    parser.add_argument("--seconds", nargs="+", type=float, default=[45, 390, 80, 450], help="one for each stage")
+    parser.add_argument("--width", type=int, default=48, help="of the attention VAE: channels at full size")
+    parser.add_argument("--flow-width", type=int, default=256)
+    parser.add_argument("--flow-depth", type=int, default=8)
+    parser.add_argument("--dropout", type=float, default=0.1, help="in the flow")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=6e-4, help="largest learning rate of the attention VAE")
+    parser.add_argument("--limit", type=int, help="only the first so many photos, to try things out")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    out = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+
+    names, pixels = read_photos(options.photos, options.limit)
+    learn, unseen = split_photos(names)
+    photos = {size: stack[learn].to(DEVICE) for size, stack in pixels.items()}
+    held_out = pixels[SIZES[0]][unseen]
+    (out / "unseen.txt").write_text("\n".join(names[i] for i in unseen) + "\n")
+    print(f"{len(learn)} photos to learn from, {len(unseen)} unseen, on {DEVICE}; torch {torch.__version__}")
+
+    def say(stage: str, **figures: float) -> None:
+        with (out / "figures.jsonl").open("a") as file:
+            file.write(json.dumps({"stage": stage} | figures) + "\n")
+        print(stage, *(f"{name}={value:.5g}" for name, value in figures.items()))
+
+    def save(stage: str, vae: BaseVAE) -> None:
+        save_weights(out / f"{WRITTEN_AS.get(stage, stage)}.safetensors", vae)
+
+    def reporter(stage: str) -> Callable:
+        def report(vae: BaseVAE, seconds: float, step: int, images: int, more: dict[str, float]) -> None:
+            with autocast():
+                figures = evaluate_vae(vae, held_out[:512])
+            kl = {"kl": figures.kl, "psnr_mean": figures.psnr_mean, "psnr_sampled": figures.psnr_sampled}
+            say(stage, seconds=seconds, step=step, images_per_second=images / seconds, **kl, **more)
+            save(stage, vae)
+
+        return report
+
+    def finish(stage: str, vae: BaseVAE) -> BaseVAE:
+        with autocast():
+            figures = evaluate_vae(vae, held_out)
+        say(f"{stage}, all unseen", kl=figures.kl, psnr_mean=figures.psnr_mean, psnr_sampled=figures.psnr_sampled)
+        save(stage, vae)
+        rows = [x for some in held_out[:32].split(16) for x in (to_float(some), reconstruct(vae, some))]
+        sheet(rows).save(out / f"{stage}-unseen.png")  # photos: for looking, not for committing
+        return vae
+
+    def reconstruct(vae: BaseVAE, pixels: Tensor) -> Tensor:
+        return decode_latents(vae, encode_images(vae, pixels)[0])
+
+    trained: dict[str, BaseVAE] = {}
+    for name in ("unfinished", "faithful"):  # of an earlier run
+        if (out / f"{name}.safetensors").exists():
+            trained[name] = load_weights(out / f"{name}.safetensors").to(DEVICE)
+    for stage, seconds in zip(options.stages, options.seconds, strict=True):
+        if stage == "vector":
+            vae = finish(stage, train_vae(VAE(), photos, seconds, 2 * options.batch, 2e-3, reporter(stage)))
+            save_latents(out / f"{LATENTS}.safetensors", vae, photos[SIZES[0]], held_out)
+        elif stage == "faithful":
+            vae = AttentionVAE(options.width, latent_channels=8)
+            trained["unfinished"] = finish(stage, train_vae(vae, photos, seconds, options.batch, options.rate, reporter(stage)))
+        elif stage == "finish":
+            vae = sharpen(trained["unfinished"], photos, seconds, options.batch, 1e-4, reporter(stage))
+            trained["faithful"] = finish(stage, vae)
+        elif stage == "flow":
+            priors = fit_priors(trained["faithful"], photos, held_out, seconds, options, say)
+            rows = []
+            for prior in priors:
+                z = prior.sample(64, torch.Generator().manual_seed(0))
+                rows += [row for vae in trained.values() for row in decode_latents(vae, z).split(32)]
+            sheet(rows).save(out / "samples.png")
+        else:
+            raise SystemExit(f"--stages: there is no stage {stage!r}")
+
+
+def save_latents(path: Path, vae: BaseVAE, learned: Tensor, unseen: Tensor) -> None:
+    """What `shipped_dogs` needs of `vae`'s latents: mean and covariance factor of the means of the photos, as they are and
+    flipped, and the means of the first 24 unseen ones."""
+    mu = torch.cat([encode_images(vae, pixels)[0] for pixels in (learned, learned.flip(3))])
+    gaussian = FullGaussian(vae.latent_shape).fit(mu)
+    numbers = {"mean": gaussian.mean, "factor": gaussian.factor, "examples": encode_images(vae, unseen[:24])[0]}
+    save_file({name: x.cpu().half().contiguous() for name, x in numbers.items()}, path)
+
+
+def fit_priors(
+    vae: BaseVAE, photos: dict[int, Tensor], held_out: Tensor, seconds: float, options: argparse.Namespace, say: Callable
+) -> list[Prior]:
+    """The ladder, each rung saved; figures of the flow on held-out latents, z drawn from their posteriors."""
+    out, shape = options.out, vae.latent_shape
+    mu, std = latents_to_learn(vae, photos)
+    whole = slice(2 * len(photos[SIZES[0]]))  # the uncut photos, as they are and flipped
+    z = (mu + std * torch.randn_like(mu))[whole]
+    rungs = [StandardNormal(shape).fit(z), FullGaussian(shape).fit(z), GaussianMixture(shape).fit(z)]
+    for prior, name in zip(rungs, ("normal", "gaussian", "mixture"), strict=True):
+        prior.save(out / f"{name}.safetensors", torch.float16)
+    unseen_mu, unseen_logvar = encode_images(vae, held_out)
+    unseen = unseen_mu + (0.5 * unseen_logvar).exp() * torch.randn_like(unseen_mu)
+    heads = max(1, options.flow_width // 32)
+    flow = LatentFlow(shape, options.flow_width, options.flow_depth, heads, options.dropout).to(DEVICE)
+    best = math.inf
+
+    def report(figures: dict[str, float]) -> None:
+        nonlocal best
+        loss = flow.loss(unseen)
+        say("flow", **figures, held_out_loss=loss, loss_on_learned=flow.loss(z[: len(unseen)]))
+        flow.save(out / "flow.safetensors", torch.float16)
+        if loss < best:
+            best = loss
+            flow.save(out / "flow-best.safetensors", torch.float16)
+
+    flow.fit(mu, std, 10**9, seconds, batch_size=4 * options.batch, learning_rate=6e-4, seed=options.seed, on_report=report)
+    started = time.perf_counter()
+    flow.sample(256)
+    say("flow, sampling", seconds_per_latent=(time.perf_counter() - started) / 256)
+    return [*rungs, LatentFlow.load(out / "flow-best.safetensors").to(DEVICE), flow]
+
+
+if __name__ == "__main__":
+    main()

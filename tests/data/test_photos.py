@@ -1,0 +1,514 @@
+import errno
+import gzip
+import hashlib
+import io
+import re
+import socket
+import tarfile
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from operator import attrgetter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pooch
+import pytest
+from PIL import Image
+from tiny import tree, write_files
+
+from vae_helpers.config import folders
+from vae_helpers.data import (
+    BOXES,
+    COLLECTIONS,
+    RETRIES,
+    Archive,
+    breed_of,
+    ensure_split,
+    fetch_photos,
+    find_images,
+    photos,
+    read_boxes,
+    read_manifest,
+    resolve_source,
+    unpack,
+)
+
+# ---------------------------------------------------------------- small archives of the published layouts
+
+SIZE = WIDTH, HEIGHT = 40, 20  # of every photo
+CHIHUAHUA, POODLE, SHELTIE = "n02085620-Chihuahua", "n02113624-toy_poodle", "n02105855-Shetland_sheepdog"
+STANFORD = [f"{breed}/{breed[:9]}_{i}.jpg" for breed in (CHIHUAHUA, SHELTIE, POODLE) for i in range(1, 5)]
+NOT_A_JPEG = f"{SHELTIE}/n02105855_2933.jpg"
+DOGS_IN = {name: [(i, 0, WIDTH, HEIGHT)] for i, name in enumerate(STANFORD)} | {  # left, top, right, bottom in pixels
+    NOT_A_JPEG: [(1, 1, 9, 9)],
+    STANFORD[1]: [(0, 0, 10, 10), (10, 5, 30, 15), (30, 0, 39, 10)],
+    STANFORD[2]: [(-3, 5, WIDTH + 5, 15)],
+    STANFORD[3]: [(9, 9, 9, 15)],
+    STANFORD[4]: [],
+}
+ANNOTATION_BROKEN, ANNOTATION_MISSING = STANFORD[5:7]
+STANFORD_BOXES = {name: (i / WIDTH, 0, 1, 1) for i, name in enumerate(STANFORD) if i == 0 or i > 6} | {
+    STANFORD[1]: (0.25, 0.25, 0.75, 0.75),
+    STANFORD[2]: (0, 0.25, 1, 0.75),
+}
+
+OXFORD_HALVES = {
+    "trainval": ["Abyssinian_1", "american_bulldog_1", "basset_hound_1"],
+    "test": ["Abyssinian_2", "american_bulldog_2", "basset_hound_2", "basset_hound_10"],
+}
+OXFORD_BREEDS = ["Abyssinian", "american_bulldog", "basset_hound"]  # the first one is of cats
+OUTLINES = {
+    "american_bulldog_1": (10, 5, 30, 15),
+    "basset_hound_10": (0, 0, WIDTH, HEIGHT),
+    "basset_hound_1": (WIDTH, HEIGHT, WIDTH, HEIGHT),  # nothing but background
+}
+
+
+def visible(folder):
+    """Names in a folder, but for the lock by which several processes wait for one another."""
+    return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
+
+
+def tar(files: dict[str, bytes], compression: str = "") -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=f"w:{compression}") as archive:
+        for name, content in files.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    return file.getvalue()
+
+
+def picture(i: int, kind: str = "JPEG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", SIZE, (i, 2 * i, 3 * i)).save(file, kind)
+    return file.getvalue()
+
+
+def annotation(name: str) -> bytes:
+    dogs = "".join(
+        f"<object><name>dog</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
+        for a, b, c, d in DOGS_IN[name]
+    )
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+    return f"<annotation><folder>1</folder><filename>%s</filename>{size}<segment>0</segment>{dogs}</annotation>".encode()
+
+
+def trimap(outline: tuple[int, int, int, int]) -> bytes:
+    animal, background, edge = 1, 2, 3
+    left, top, right, bottom = outline
+    pixels = np.full((HEIGHT, WIDTH), background, np.uint8)
+    pixels[top:bottom, left:right] = edge
+    pixels[top + 1 : bottom - 1, left + 1 : right - 1] = animal
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def stanford_archives() -> dict[str, bytes]:
+    images = {f"Images/{name}": picture(i) for i, name in enumerate(STANFORD)} | {f"Images/{NOT_A_JPEG}": picture(99, "PNG")}
+    notes = {name: annotation(name) for name in DOGS_IN} | {ANNOTATION_BROKEN: annotation(ANNOTATION_BROKEN)[:-20]}
+    del notes[ANNOTATION_MISSING]
+    notes = {f"Annotation/{name.removesuffix('.jpg')}": note for name, note in notes.items()}
+    return {"images.tar": tar(images), "annotation.tar": tar(notes)}
+
+
+def oxford_archives() -> dict[str, bytes]:
+    pets = [pet for half in OXFORD_HALVES.values() for pet in half]
+    numbers = {pet: OXFORD_BREEDS.index(pet.rpartition("_")[0]) + 1 for pet in pets}
+    lines = {pet: f"{pet} {n} {min(n, 2)} {max(n - 1, 1)}\n" for pet, n in numbers.items()}
+    lists = {half: "".join(map(lines.get, names)) for half, names in OXFORD_HALVES.items()}
+    lists["list"] = "#Image CLASS-ID SPECIES BREED ID\n" + "".join(lines.values())
+    images = {f"images/{pet}.jpg": picture(i) for i, pet in enumerate(pets)} | {"images/american_bulldog_9.mat": b"beside"}
+    notes = {f"annotations/{name}.txt": text.encode() for name, text in lists.items()}
+    notes |= {f"annotations/trimaps/{pet}.png": trimap(outline) for pet, outline in OUTLINES.items()}
+    notes["annotations/trimaps/._basset_hound_1.png"] = b"a Mac's own"
+    return {"images.tar.gz": tar(images, "gz"), "annotations.tar.gz": tar(notes, "gz")}
+
+
+# ---------------------------------------------------------------- a server of our own
+
+IMAGES, ANNOTATIONS = "/stanford-dogs/images.tar", "/stanford-dogs/annotation.tar"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files`, breaks off half way as often as `breaks` says, and notes what it was asked for."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.breaks: Counter[str] = Counter()
+        self.asked: list[str] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        content = self.server.files.get(self.path)
+        if content is None:
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        breaks_off = self.server.breaks[self.path] > 0
+        self.server.breaks[self.path] -= breaks_off
+        self.wfile.write(content[: len(content) // 2] if breaks_off else content)
+
+    def log_message(self, *_):
+        pass
+
+
+def moved(name: str, port: int, files: dict[str, bytes]) -> photos.Collection:
+    """A collection whose archives are these files on a port of this machine."""
+
+    def archive(published: Archive) -> Archive:
+        kind = published.checksum.partition(":")[0]
+        checksum = f"{kind}:{hashlib.new(kind, files[published.name]).hexdigest()}"
+        return Archive(f"http://127.0.0.1:{port}/{name}/{published.name}", checksum)
+
+    return replace(COLLECTIONS[name], archives=tuple(map(archive, COLLECTIONS[name].archives)))
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("VAE_HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=lambda seconds: None))
+    with Server() as server:
+        for name, files in (("stanford-dogs", stanford_archives()), ("oxford-pets", oxford_archives())):
+            server.files |= {f"/{name}/{file}": content for file, content in files.items()}
+            monkeypatch.setitem(COLLECTIONS, name, moved(name, server.server_port, files))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def whole(server, tmp_path_factory):
+    """What is under data/photos when nothing went wrong, made elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VAE_HOME", str(tmp_path_factory.mktemp("elsewhere")))
+        fetch_photos("stanford-dogs")
+        server.asked.clear()
+        return tree(folders().photos)
+
+
+def images_in(folder: Path) -> dict[str, bytes]:
+    files = tree(folder)
+    return {name: files[name] for name in find_images(folder)}
+
+
+# ---------------------------------------------------------------- what is fetched
+
+
+def test_stanford_dogs_lie_by_breed_with_the_largest_dog_of_each_photo_marked(server, capsys):
+    folder = fetch_photos("stanford-dogs")
+    assert images_in(folder) == {name: picture(i) for i, name in enumerate(STANFORD)}
+    assert {breed_of(name) for name in find_images(folder)} == {"Chihuahua", "Shetland sheepdog", "toy poodle"}
+    assert read_boxes(folder / BOXES) == STANFORD_BOXES
+    told = capsys.readouterr().out
+    assert f"Set aside: {NOT_A_JPEG}" in told and "12 dogs of 3 breeds" in told
+
+
+def test_oxford_pets_are_the_dogs_of_both_halves_with_a_box_around_their_outline(server, capsys):
+    folder = fetch_photos("oxford-pets")
+    bulldog, basset = "American Bulldog/american_bulldog", "Basset Hound/basset_hound"
+    assert images_in(folder) == {
+        f"{bulldog}_1.jpg": picture(1),
+        f"{basset}_1.jpg": picture(2),
+        f"{bulldog}_2.jpg": picture(4),
+        f"{basset}_2.jpg": picture(5),
+        f"{basset}_10.jpg": picture(6),
+    }
+    assert {breed_of(name) for name in find_images(folder)} == {"American Bulldog", "Basset Hound"}
+    assert read_boxes(folder / BOXES) == {f"{bulldog}_1.jpg": (0.25, 0.25, 0.75, 0.75), f"{basset}_10.jpg": (0, 0, 1, 1)}
+    assert "5 dogs of 2 breeds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "owed"), [("stanford-dogs", "not for trade"), ("oxford-pets", "CC BY-SA 4.0")])
+def test_photos_are_fetched_once_with_their_terms_and_nothing_else_is_left(server, capsys, name, owed):
+    folder = fetch_photos(name)
+    told, first = capsys.readouterr().out, tree(folders().photos)
+    assert told.count(owed) == told.count("Cite: ") == 1
+    assert all(text in (folder / "ABOUT.txt").read_text(encoding="utf-8") for text in (owed, "Cite: "))
+    assert visible(folders().photos) == [name]
+    server.asked.clear()
+    assert fetch_photos(name) == folder and tree(folders().photos) == first
+    assert not server.asked and capsys.readouterr() == ("", "")
+
+
+# ---------------------------------------------------------------- a bad connection
+
+
+def test_a_download_that_breaks_off_is_tried_again(server, whole):
+    server.breaks[IMAGES] = 2
+    fetch_photos("stanford-dogs")
+    assert Counter(server.asked) == {IMAGES: 3, ANNOTATIONS: 1} and tree(folders().photos) == whole
+
+
+def breaks_off(server, patch):
+    patch.setitem(server.breaks, IMAGES, 99)
+
+
+def not_found(server, patch):
+    patch.delitem(server.files, IMAGES)
+
+
+def another_file(server, patch):
+    patch.setitem(server.files, IMAGES, server.files[IMAGES][:-1] + b"\x01")
+
+
+def nobody_listens(server, patch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    patch.setitem(COLLECTIONS, "stanford-dogs", moved("stanford-dogs", port, stanford_archives()))
+
+
+@pytest.mark.parametrize("trouble", [breaks_off, not_found, another_file, nobody_listens])
+def test_what_cannot_be_fetched_is_an_error_that_names_it_and_works_once_it_can(server, whole, trouble):
+    write_files(folders().photos, [".stanford-dogs.downloads/tmpkilled"])
+    said = rf"(?s)could not fetch http://127\.0\.0\.1:\d+{IMAGES}, tried {RETRIES + 1} times: .*Run the same again"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match=said):
+        trouble(server, patch)
+        fetch_photos("stanford-dogs")
+    assert server.asked == [IMAGES] * (0 if trouble is nobody_listens else RETRIES + 1)
+    assert list(tree(folders().photos)) == [".stanford-dogs.lock"] and not (folders().photos / "stanford-dogs").exists()
+    fetch_photos("stanford-dogs")
+    assert tree(folders().photos) == whole
+
+
+@pytest.mark.parametrize("is_right", [True, False], ids=["right", "wrong"])
+def test_a_file_put_where_the_error_says_is_taken_only_if_it_is_the_right_one(server, whole, is_right):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="could not fetch") as raised:
+        not_found(server, patch)
+        fetch_photos("stanford-dogs")
+    server.asked.clear()
+    path = re.search("put the file at '(.+)' yourself", str(raised.value))[1]
+    Path(path).write_bytes(server.files[IMAGES if is_right else ANNOTATIONS])
+    fetch_photos("stanford-dogs")
+    assert Counter(server.asked) == Counter([ANNOTATIONS] if is_right else [IMAGES, ANNOTATIONS])
+    assert tree(folders().photos) == whole
+
+
+def test_a_disk_that_fills_up_while_fetching_is_an_error_that_says_where_to_make_room(server, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pooch.core, "stream_download", full)
+    with pytest.raises(OSError, match=r"cannot write '.*images\.tar': No space left on device.*Make room") as raised:
+        fetch_photos("stanford-dogs")
+    assert raised.value.errno == errno.ENOSPC
+
+
+# ---------------------------------------------------------------- cut short
+
+
+def interrupted(function, at_end_of_call: int):
+    turns = count(1)
+
+    def stopping(*given, **options):
+        result = function(*given, **options)
+        if next(turns) == at_end_of_call:
+            raise KeyboardInterrupt
+        return result
+
+    return stopping
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        *(("_download", 1), ("_download", 2)),
+        *(("unpack", 1), ("unpack", 2), ("shutil.copyfileobj", 5)),
+        *(("find_images", 1), ("Path.write_text", 1), ("Path.write_text", 2)),  # while arranging, and after
+    ],
+)
+def test_a_fetch_stopped_anywhere_leaves_no_folder_and_is_finished_by_the_next(server, whole, monkeypatch, function, call):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"vae_helpers.photos.{function}", interrupted(attrgetter(function)(photos), call))
+        fetch_photos("stanford-dogs")
+    assert not (folders().photos / "stanford-dogs").exists()
+    write_files(folders().photos, [".stanford-dogs.partial/unpacked/Images/half.jpg"])
+    fetch_photos("stanford-dogs")
+    assert tree(folders().photos) == whole
+    assert Counter(server.asked) == {IMAGES: 1, ANNOTATIONS: 1}
+
+
+def test_leftovers_of_a_fetch_that_was_stopped_at_its_very_end_are_cleared_away(server, whole, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(photos, "find_images", interrupted(find_images, 2))
+        fetch_photos("stanford-dogs")
+    fetch_photos("stanford-dogs")
+    assert tree(folders().photos) == whole and visible(folders().photos) == ["stanford-dogs"]
+
+
+# ---------------------------------------------------------------- unpacking
+
+
+def everything_below(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+@pytest.mark.parametrize("compression", ["", "gz"])
+def test_plain_files_are_unpacked_with_their_folders(tmp_path, compression):
+    files = {"a.txt": b"a", "./deep/er/b.txt": b"b" * 100_000, "deep/é c.txt": b"", "..dots/...d": b"d"}
+    (tmp_path / "plain").write_bytes(tar(files, compression))
+    unpack(tmp_path / "plain", tmp_path / "new" / "folder")
+    assert tree(tmp_path / "new" / "folder") == {name.removeprefix("./"): content for name, content in files.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, tarfile.REGTYPE) for name in ("{here}/evil", "..", "../evil", "a/../../evil", "a/../evil")),
+        *((name, tarfile.REGTYPE) for name in ("C:evil", "C:\\evil", "\\evil", "\\\\host\\share\\evil", "..\\evil")),
+        *((name, tarfile.DIRTYPE) for name in ("{here}/evil", "../evil")),
+        *(("evil", kind) for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)),
+    ],
+)
+def test_an_archive_that_reaches_outside_is_refused_before_anything_is_written(tmp_path, name, kind):
+    about = tarfile.TarInfo(name.format(here=tmp_path))
+    about.type, about.linkname = kind, "good/a.txt"
+    home = tmp_path / "home"
+    home.mkdir()
+    with tarfile.open(home / "bad.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("good/a.txt"))
+        archive.addfile(about)
+    before = everything_below(tmp_path)
+    with pytest.raises(ValueError, match=f"bad.tar.*{re.escape(repr(about.name))}, which is not a plain file"):
+        unpack(home / "bad.tar", home / "new" / "folder")
+    assert everything_below(tmp_path) == before
+
+
+NOISE = np.random.default_rng(0).bytes(100_000)  # does not get smaller
+
+
+@pytest.mark.parametrize("keep", [0, 0.5, 0.9])
+@pytest.mark.parametrize("compression", ["", "gz"])
+def test_an_archive_cut_short_is_an_error_before_anything_is_written(tmp_path, compression, keep):
+    content = tar({"a.txt": b"a", "b.bin": NOISE}, compression)
+    (tmp_path / "cut").write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(ValueError, match="cut' was not unpacked"):
+        unpack(tmp_path / "cut", tmp_path / "folder")
+    assert everything_below(tmp_path) == {tmp_path / "cut"}
+
+
+def test_what_is_no_archive_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "page.html").write_text("<p>We have moved</p>" * 100)
+    with pytest.raises(ValueError, match=r"page\.html' was not unpacked"):
+        unpack(tmp_path / "page.html", tmp_path / "folder")
+    assert everything_below(tmp_path) == {tmp_path / "page.html"}
+
+
+def test_no_room_to_unpack_is_an_error_that_says_how_much_is_needed_before_anything_is_written(tmp_path, monkeypatch):
+    (tmp_path / "large.tar").write_bytes(tar({"a.bin": bytes(1_400_000), "b.bin": bytes(1_100_000)}))
+    monkeypatch.setattr(photos, "free_bytes", lambda path: 2_499_999)
+    with pytest.raises(OSError, match=r"no room to unpack: it needs 2\.5 MB.*Make room"):
+        unpack(tmp_path / "large.tar", tmp_path / "folder")
+    assert everything_below(tmp_path) == {tmp_path / "large.tar"}
+    monkeypatch.setattr(photos, "free_bytes", lambda path: 2_500_000)
+    unpack(tmp_path / "large.tar", tmp_path / "folder")
+
+
+def test_when_room_was_made_nothing_is_fetched_a_second_time(server, whole, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no room to unpack"):
+        patch.setattr(photos, "free_bytes", lambda path: 0)
+        fetch_photos("stanford-dogs")
+    fetch_photos("stanford-dogs")
+    assert tree(folders().photos) == whole and Counter(server.asked) == {IMAGES: 1, ANNOTATIONS: 1}
+
+
+# ---------------------------------------------------------------- dogs by name
+
+
+@pytest.mark.parametrize("name", ["stanford-dogs", "oxford-pets"])
+def test_a_name_means_the_photos_of_that_name(server, name):
+    assert resolve_source(name) == folders().photos / name == fetch_photos(name)
+
+
+def test_toy_dogs_are_drawn(server):
+    assert len(find_images(resolve_source("toy", 3))) == 3 and not server.asked
+
+
+def test_a_folder_is_looked_for_from_here_from_the_project_and_from_home(monkeypatch, tmp_path):
+    for place in ("here", "project", "home"):
+        (tmp_path / place / f"dogs of {place}").mkdir(parents=True)
+    (tmp_path / "project" / "dogs of here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(photos, "PROJECT", tmp_path / "project")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    for kind in (str, Path):
+        assert (
+            resolve_source(kind("dogs of here"))
+            == resolve_source(kind(tmp_path / "here/dogs of here"))
+            == Path.cwd() / "dogs of here"
+        )
+        assert resolve_source(kind("dogs of project")) == tmp_path / "project" / "dogs of project"
+        assert resolve_source(kind("~/dogs of home")) == tmp_path / "home" / "dogs of home"
+
+
+@pytest.mark.parametrize("name", ["no/such/dogs", "Stanford-Dogs", "dog.jpg"])
+def test_dogs_that_are_not_there_are_an_error_that_lists_the_names(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(write_files(tmp_path, ["dog.jpg"]))
+    with pytest.raises(FileNotFoundError, match=f"'{name}': no such folder.*toy, oxford-pets, stanford-dogs"):
+        resolve_source(name)
+
+
+def test_dogs_splits_photos_by_name_and_a_split_keeps_breeds_and_boxes_until_dogs_says_otherwise(server, monkeypatch, capsys):
+    monkeypatch.setenv("DOGS", "stanford-dogs")
+    split, where = ensure_split(), folders()
+    assert sorted(split.train + split.test) == sorted(STANFORD) and (len(split.train), len(split.test)) == (9, 3)
+    for folder, names in ((where.train, split.train), (where.test, split.test)):
+        assert read_boxes(folder, read_manifest(folder)["boxes"]) == {
+            name: STANFORD_BOXES[name] for name in names if name in STANFORD_BOXES
+        }
+        assert sorted(images_in(folder)) == names and not (folder / BOXES).exists()
+    monkeypatch.delenv("DOGS")
+    capsys.readouterr()
+    assert ensure_split() == split
+    assert "'stanford-dogs'" in capsys.readouterr().out
+    monkeypatch.setenv("DOGS", "toy")
+    toys = ensure_split(5)
+    assert sorted(images_in(where.train)) == toys.train and len(toys.train + toys.test) == 5
+    assert not read_manifest(where.train)["boxes"] and read_manifest(where.train)["source"] == "toy_dogs"
+
+
+def test_of_several_that_want_the_same_photos_at_once_one_fetches_and_all_get_them_whole(server, whole):
+    with ThreadPoolExecutor(4) as pool:
+        fetched = list(pool.map(fetch_photos, ["stanford-dogs"] * 4))
+    assert set(fetched) == {folders().photos / "stanford-dogs"} and tree(folders().photos) == whole
+    assert Counter(server.asked) == {IMAGES: 1, ANNOTATIONS: 1}
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_what_is_in_the_way_of_photos_is_named_and_nothing_is_fetched(server, is_file):
+    folder = folders().photos / "stanford-dogs"
+    folder.parent.mkdir(parents=True)
+    folder.write_text("mine") if is_file else folder.mkdir()
+    with pytest.raises(FileExistsError, match="stanford-dogs' is in the way"):
+        fetch_photos("stanford-dogs")
+    assert not server.asked and visible(folders().photos) == ["stanford-dogs"]
+
+
+def test_an_archive_damaged_inside_its_compression_is_refused(tmp_path):
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        member = tarfile.TarInfo("a.jpg")
+        member.size = 200_000
+        tar.addfile(member, io.BytesIO(bytes(200_000)))
+    content = bytearray(gzip.compress(plain.getvalue(), 0))
+    second_block = 10 + 5 + int.from_bytes(content[11:13], "little")  # after the header, the first stored block and its length
+    content[second_block + 1] ^= 0xFF
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a.tar.gz' was not unpacked"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

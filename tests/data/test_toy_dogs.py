@@ -1,0 +1,104 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tree
+
+from vae_helpers.data import CATEGORICAL, CONTINUOUS, FACTORS, draw_dog, read_factors, sample_factors, toy_dogs, write_toy_dogs
+
+MIDDLE = {name: span[0] if name in CATEGORICAL else sum(span) / 2 for name, span in FACTORS.items()}
+
+
+def test_the_same_seed_gives_the_same_dogs_and_another_seed_others():
+    assert sample_factors(5, seed=1) == sample_factors(5, seed=1)
+    assert sample_factors(5, seed=1) != sample_factors(5, seed=2)
+
+
+def test_the_first_dogs_do_not_depend_on_how_many_are_drawn():
+    assert sample_factors(20)[:7] == sample_factors(7)
+
+
+def test_factors_fill_their_ranges_and_do_not_leave_them():
+    rows = sample_factors(1000)
+    for name in CONTINUOUS:
+        low, high = FACTORS[name]
+        values = np.array([row[name] for row in rows])
+        assert low <= values.min() < low + 0.02 * (high - low)
+        assert high >= values.max() > high - 0.02 * (high - low)
+    for name in CATEGORICAL:
+        assert {row[name] for row in rows} == set(FACTORS[name])
+
+
+def test_factors_are_independent_of_each_other():
+    n = 2000
+    rows = sample_factors(n)
+    columns = [[FACTORS[name].index(row[name]) if name in CATEGORICAL else row[name] for row in rows] for name in FACTORS]
+    correlation = np.corrcoef(columns) - np.eye(len(FACTORS))
+    assert np.abs(correlation).max() < 5 / n**0.5  # five standard errors
+
+
+@pytest.mark.parametrize("pixels", [24, 56])
+def test_a_dog_is_a_square_rgb_picture_of_the_size_asked_for(pixels):
+    image = draw_dog(MIDDLE, pixels)
+    assert (image.mode, image.size) == ("RGB", (pixels, pixels))
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_every_factor_changes_the_picture(name):
+    values = FACTORS[name] if name in CATEGORICAL else (FACTORS[name][0], MIDDLE[name], FACTORS[name][1])
+    pictures = [np.asarray(draw_dog(MIDDLE | {name: value}, 56), dtype=int) for value in values]
+    for before, after in pairwise(pictures):
+        seen = np.abs(before - after).max(axis=2) > 8  # of 255: a difference one can see
+        assert seen.mean() > 0.005
+
+
+def test_a_missing_factor_is_an_error():
+    with pytest.raises(KeyError, match="tongue"):
+        draw_dog({name: value for name, value in MIDDLE.items() if name != "tongue"}, 24)
+
+
+def test_the_same_seed_writes_the_same_files(tmp_path):
+    for folder in ("a", "b"):
+        paths = write_toy_dogs(tmp_path / folder, 4, seed=3, pixels=24)
+        assert [path.name for path in paths] == [f"toy_{i:05d}.png" for i in range(4)]
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert set(tree(tmp_path / "a")) == {"factors.csv"} | {path.name for path in paths}
+
+
+def test_factors_csv_gives_back_the_factors_that_each_picture_was_drawn_with(tmp_path):
+    paths = write_toy_dogs(tmp_path, 5, seed=3, pixels=24)
+    read = read_factors(tmp_path)
+    assert list(read.values()) == sample_factors(5, seed=3)
+    for path in paths:
+        with Image.open(path) as image:
+            assert np.array_equal(image, draw_dog(read[path.name], 24))
+
+
+def test_an_interrupted_folder_is_finished_without_drawing_a_dog_twice(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw_or_stop(factors, pixels):
+        if not finishing and len(drawn) >= 3:
+            raise RuntimeError("the lid was closed")
+        drawn.append(factors["head_tilt"])
+        return draw_dog(factors, pixels)
+
+    monkeypatch.setattr(toy_dogs, "draw_dog", draw_or_stop)
+    finishing = False
+    with pytest.raises(RuntimeError):
+        write_toy_dogs(tmp_path / "stopped", 8, pixels=24)
+    finishing = True
+    write_toy_dogs(tmp_path / "stopped", 8, pixels=24)
+    assert len(drawn) == len(set(drawn)) == 8
+    write_toy_dogs(tmp_path / "whole", 8, pixels=24)
+    assert tree(tmp_path / "stopped") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"n": 3}, {"n": 7}, {"pixels": 32}])
+def test_a_folder_of_other_dogs_is_drawn_anew(tmp_path, changed):
+    wanted = {"n": 5, "seed": 0, "pixels": 24} | changed
+    write_toy_dogs(tmp_path / "used", 5, seed=0, pixels=24)
+    write_toy_dogs(tmp_path / "used", **wanted)
+    write_toy_dogs(tmp_path / "fresh", **wanted)
+    assert tree(tmp_path / "used") == tree(tmp_path / "fresh")

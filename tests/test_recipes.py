@@ -1,0 +1,102 @@
+"""The recipe behind the shipped weights, models/pretrained/train.py."""
+
+import json
+import sys
+
+import photos_data as photos
+import photos_measure as measure
+import photos_stages as stages
+import photos_train as train
+import torch
+from safetensors.torch import load_file
+from sklearn.model_selection import train_test_split
+from tiny import random_pixels, write_images
+
+from vae_helpers.models import INDEX, PRETRAINED, LatentFlow, load_weights, to_uint8
+
+
+def test_all_of_the_contracts_train_photos_are_learned_from_and_no_unseen_one_is_among_them():
+    names = [f"dog.{i}.jpg" for i in range(100)]
+    train_names, test_names = train_test_split(names, test_size=0.2, random_state=42)
+    learn, unseen = ({names[i] for i in part} for part in photos.split_photos(names))
+    assert set(train_names) < learn and unseen < set(test_names)
+    assert (len(learn), len(unseen), learn & unseen) == (90, 10, set())
+
+
+def test_a_batch_is_made_of_whole_photos_or_of_places_in_larger_ones_as_they_are_or_flipped():
+    torch.manual_seed(0)
+    stacks = {size: random_pixels(2, size, seed=size) for size in photos.SIZES}
+    sizes = {}
+    for size, stack in stacks.items():
+        for top in range(size - 55):
+            for left in range(size - 55):
+                cut = stack[:, :, top : top + 56, left : left + 56]
+                sizes |= {image.numpy().tobytes(): size for image in (*cut, *cut.flip(3))}
+    seen = [sizes[image.numpy().tobytes()] for _ in range(60) for image in to_uint8(photos.random_batch(stacks, 2))]
+    assert set(seen) == set(photos.SIZES) and 0.3 < seen.count(56) / len(seen) < 0.7
+
+
+def test_reports_come_at_the_start_forty_times_and_at_the_end():
+    budget = stages.Budget(100.0)
+    due = []
+    for tenth_of_a_second in range(1001):
+        budget.started = stages.time.perf_counter() - tenth_of_a_second / 10
+        due.append(budget.due())
+    assert due[0] and due[-1] and sum(due) == 41
+
+
+def test_the_recipe_runs_and_leaves_weights_that_load(tmp_path, monkeypatch, capsys):
+    write_images(tmp_path / "photos", 20)
+    settings = {"--out": tmp_path, "--width": 8, "--flow-width": 32, "--flow-depth": 1, "--batch": 2}
+    arguments = [tmp_path / "photos", *(word for setting in settings.items() for word in setting)]
+    arguments += [
+        "--stages",
+        "vector",
+        "faithful",
+        "finish",
+        "flow",
+        "--seconds",
+        0.1,
+        0.1,
+        4,
+        0.1,
+    ]  # the finish: long enough for the decoder
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+    # sixteen components need more photos
+    monkeypatch.setattr(train, "GaussianMixture", lambda shape: train.FullGaussian(shape))
+    train.main()
+    assert "18 photos to learn from, 2 unseen" in capsys.readouterr().out
+    unfinished, faithful = (load_weights(tmp_path / f"{name}.safetensors") for name in ("unfinished", "faithful"))
+    assert torch.equal(unfinished.encoder[0].weight, faithful.encoder[0].weight)
+    assert not torch.equal(unfinished.decoder[-1].weight, faithful.decoder[-1].weight)
+    numbers = load_file(tmp_path / "vector_latents.safetensors")
+    assert {name: tuple(x.shape) for name, x in numbers.items()} == {"mean": (128,), "factor": (128, 128), "examples": (2, 128)}
+    flow = LatentFlow.load(tmp_path / "flow.safetensors")
+    assert faithful.decode(flow.sample(1, steps=1)).shape == (1, 3, 56, 56)
+    reported = [json.loads(line)["stage"] for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
+    assert {"vector", "faithful", "finish", "flow"} < set(reported)
+
+
+def test_the_cards_figures_are_measured_on_photos_that_are_not_learned_from(tmp_path, monkeypatch, capsys):
+    write_images(tmp_path / "photos", 120)
+    monkeypatch.setattr(sys, "argv", ["measure.py", str(tmp_path / "photos"), "--out", str(tmp_path / "figures.json")])
+    monkeypatch.setattr(measure, "GaussianMixture", lambda shape: train.FullGaussian(shape))
+    measure.main()
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["about"]["learned"], figures["about"]["unseen"], figures["about"]["a_side"]) == (108, 12, 6)
+    recons, rungs = figures["reconstructions"], figures["priors"]
+    assert recons["faithful"]["psnr"] > 25 > recons["faithful"]["frechet"] and set(recons) == {
+        "vector",
+        "faithful",
+        "other photos",
+    }
+    assert list(rungs) == ["N(0, I)", "one Gaussian", "a mixture of 16", "flow", "other photos"]
+    assert rungs["N(0, I)"]["frechet"] > rungs["other photos"]["frechet"] == recons["other photos"]["frechet"]
+
+
+def test_chapter_06_reads_figures_that_are_those_of_the_shipped_weights():
+    figures = json.loads((PRETRAINED / "figures.json").read_text())
+    index = json.loads((PRETRAINED / INDEX).read_text())
+    assert figures["about"]["weights"] == {name: about["sha256"] for name, about in index.items()}
+    assert figures["about"]["unseen"] == 1000
+    assert {"vector", "faithful", "other photos"} == set(figures["reconstructions"])

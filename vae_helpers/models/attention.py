@@ -1,0 +1,163 @@
+"""The attention VAE: residual blocks, self-attention where the picture is smallest, a latent that keeps its shape.
+
+At width 128 with 32 groups it is, layer for layer, the autoencoder of Stable Diffusion (Rombach et al. 2022, after Esser
+et al. 2021), about 84M parameters. `SpatialVAE` is its relative for laptops. `pretrained` converts to and from diffusers.
+"""
+
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layers import GroupNorm, conv
+from .vae import LOGVAR_RANGE, BaseVAE
+
+EPS = 1e-6  # of every normalisation, as in Stable Diffusion
+MULTIPLES = (1, 2, 4, 4)  # of the width: channels at 56, 28, 14 and 7 pixels (SpatialVAE: at 28, 14 and 7)
+
+
+class ResBlock(nn.Module):
+    """x + f(x), f twice: normalise, bend, convolve. (B, c_in, H, W) -> (B, c_out, H, W). Starts as its skip alone."""
+
+    def __init__(self, c_in: int, c_out: int, groups: int):
+        super().__init__()
+        self.norm1, self.conv1 = GroupNorm(groups, c_in, EPS), conv(c_in, c_out)
+        self.norm2, self.conv2 = GroupNorm(groups, c_out, EPS), conv(c_out, c_out)
+        self.skip = nn.Conv2d(c_in, c_out, kernel_size=1) if c_in != c_out else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class Attention(nn.Module):
+    """x + what each position gathers from all others. (B, C, H, W) -> the same. One head; Vaswani et al. 2017, eq. 1."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__()
+        self.norm = GroupNorm(groups, channels, EPS)
+        self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.norm(x).flatten(2).transpose(1, 2)  # (B, H·W, C): one row a position
+        seen = F.scaled_dot_product_attention(self.query(rows), self.key(rows), self.value(rows))
+        return x + self.out(seen).transpose(1, 2).reshape(x.shape)
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """How much each position (second axis) takes from each other (third): (B, H·W, H·W), every row sums to 1."""
+        rows = self.norm(x).flatten(2).transpose(1, 2)
+        scores = self.query(rows) @ self.key(rows).transpose(1, 2)
+        return (scores.float() / rows.shape[2] ** 0.5).softmax(2)
+
+
+class Downsample(nn.Sequential):
+    """(B, C, H, W) -> (B, C, H/2, W/2): a convolution that looks at every second pixel, padded at the right and below."""
+
+    def __init__(self, channels: int):
+        super().__init__(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, kernel_size=3, stride=2))
+
+
+class Upsample(nn.Sequential):
+    """(B, C, H, W) -> (B, C, 2H, 2W): every pixel four times, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__(nn.Upsample(scale_factor=2.0, mode="nearest"), conv(channels, channels))
+
+
+def stages(channels: list[int], blocks: int, groups: int, between: type[nn.Module]) -> list[nn.Module]:
+    """`blocks` residual blocks at each of the `channels`, and `between` (Downsample or Upsample) from one to the next."""
+    layers, c_in = [], channels[0]
+    for i, c in enumerate(channels):
+        layers += [between(c_in)] if i else []
+        layers += [ResBlock(c_in, c, groups), *(ResBlock(c, c, groups) for _ in range(blocks - 1))]
+        c_in = c
+    return layers
+
+
+class AttentionEncoder(nn.Sequential):
+    """Images (B, 3, S, S) in [-1, 1] -> mean and log-variance, each (B, C, S/8, S/8), float32."""
+
+    def __init__(self, channels: list[int], latent_channels: int, groups: int, patch: int, blocks: int):
+        d = channels[-1]
+        super().__init__(  # shapes for S = 56, patch = 1
+            *([nn.PixelUnshuffle(patch)] if patch > 1 else []),  # each patch a pixel of 3·patch² channels
+            conv(3 * patch**2, channels[0]),  # (B, a, 56, 56)
+            *stages(channels, blocks, groups, Downsample),  # (B, b, 28, 28), (B, c, 14, 14), (B, d, 7, 7)
+            *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
+            *(GroupNorm(groups, d, EPS), nn.SiLU(), conv(d, 2 * latent_channels)),  # (B, 2C, 7, 7)
+            nn.Conv2d(2 * latent_channels, 2 * latent_channels, kernel_size=1),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = super().forward(x).float().chunk(2, dim=1)
+        return mu, logvar.clamp(*LOGVAR_RANGE)
+
+
+class AttentionDecoder(nn.Sequential):
+    """Latents (B, C, S/8, S/8) -> images (B, 3, S, S), float32: the mean of a Gaussian, so not squeezed into [-1, 1]."""
+
+    def __init__(self, channels: list[int], latent_channels: int, groups: int, patch: int, blocks: int):
+        d = channels[-1]
+        super().__init__(  # shapes for S = 56, patch = 1
+            nn.Conv2d(latent_channels, latent_channels, kernel_size=1),
+            conv(latent_channels, d),  # (B, d, 7, 7)
+            *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
+            *stages(channels[::-1], blocks, groups, Upsample),  # (B, c, 14, 14), (B, b, 28, 28), (B, a, 56, 56)
+            *(GroupNorm(groups, channels[0], EPS), nn.SiLU(), conv(channels[0], 3 * patch**2)),
+            *([nn.PixelShuffle(patch)] if patch > 1 else []),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z).float()
+
+
+class AttentionVAE(BaseVAE):
+    """A VAE whose latent is a small picture, (C, S/8, S/8).
+
+    width: channels at full size (128 is Stable Diffusion's). latent_channels: C; 8 make 8·7·7 = 392 numbers. groups: of
+    each normalisation, a divisor of the width (32 at full width). image_size: S, a multiple of 8. Raises ValueError for
+    sizes that do not fit.
+    """
+
+    kind, patch, blocks = "attention", 1, (2, 3)  # residual blocks at each size: in the encoder, in the decoder
+
+    def __init__(self, width: int = 32, latent_channels: int = 8, groups: int = 8, image_size: int = 56):
+        super().__init__(image_size)
+        if groups < 1 or width < 1 or width % groups:
+            raise ValueError(f"width={width} must be a multiple of groups={groups}, both at least 1")
+        if latent_channels < 1:
+            raise ValueError(f"latent_channels={latent_channels} must be at least 1")
+        self.latent_shape = (latent_channels, image_size // 8, image_size // 8)
+        sizes = {"latent_channels": latent_channels, "groups": groups}
+        self.architecture = {"kind": self.kind, "width": width, "image_size": image_size} | sizes
+        channels = [width * multiple for multiple in MULTIPLES[: 5 - self.patch.bit_length()]]
+        self.encoder = AttentionEncoder(channels, **sizes, patch=self.patch, blocks=self.blocks[0])
+        self.decoder = AttentionDecoder(channels, **sizes, patch=self.patch, blocks=self.blocks[1])
+
+
+class SpatialVAE(AttentionVAE):
+    """The attention VAE for a laptop: it takes 2 x 2 pixels as one, has fewer blocks, and a straight line beside the curve.
+
+    The line is what `VAE` has, in place: one linear map from every window of 16 x 16 pixels to the numbers of its place,
+    another back. It finds what principal components of windows would find within the first epochs. width: channels at half
+    of the full size; everything else as in `AttentionVAE`.
+    """
+
+    kind, patch, blocks = "spatial", 2, (1, 1)
+
+    def __init__(self, width: int = 32, latent_channels: int = 8, groups: int = 8, image_size: int = 56):
+        super().__init__(width, latent_channels, groups, image_size)
+        self.line_in = nn.Conv2d(3, latent_channels, kernel_size=16, stride=8, padding=4)
+        self.line_out = nn.ConvTranspose2d(latent_channels, 3, kernel_size=16, stride=8, padding=4)
+        nn.init.normal_(self.line_in.weight, std=0.3)
+        nn.init.normal_(self.line_out.weight, std=0.01)
+        nn.init.zeros_(self.line_out.bias)
+        nn.init.zeros_(self.decoder[-2].weight)  # the curve starts at nothing
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = super().encode(x)
+        return mu + 0.03 * self.line_in(x).float(), logvar  # 0.03: as in `model.Encoder`, a step must not be a leap
+
+    def decode(self, z: Tensor) -> Tensor:
+        return super().decode(z) + self.line_out(z).float()

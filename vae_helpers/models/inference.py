@@ -1,0 +1,34 @@
+"""From pictures to tensors a network takes, through a network in batches, and back."""
+
+import torch
+from torch import Tensor
+
+from .vae import BaseVAE as VAE
+
+
+def to_float(pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 pixels (…, 3, S, S) to float32 in [-1, 1] on `device`; the bytes travel, not the floats."""
+    return pixels.to(device).float().div(127.5).sub(1)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Images in [-1, 1] back to uint8, rounded, what lies outside clipped."""
+    return x.detach().float().add(1).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+
+
+@torch.no_grad()
+def encode_images(vae: VAE, pixels: Tensor, batch_size: int = 256) -> tuple[Tensor, Tensor]:
+    """(mu, logvar) of uint8 images (N, 3, S, S), each (N, *latent_shape) float32 on the CPU."""
+    device = next(vae.parameters()).device
+    vae.eval()
+    parts = [vae.encode(to_float(some, device)) for some in pixels.split(batch_size)]
+    mu, logvar = (torch.cat(some).cpu() for some in zip(*parts, strict=True))
+    return mu, logvar
+
+
+@torch.no_grad()
+def decode_latents(vae: VAE, z: Tensor, batch_size: int = 256) -> Tensor:
+    """x_hat (N, 3, S, S) in float32 on the CPU of latents (N, *latent_shape)."""
+    device = next(vae.parameters()).device
+    vae.eval()
+    return torch.cat([vae.decode(some.to(device)).cpu() for some in z.split(batch_size)])

@@ -1,0 +1,54 @@
+"""The layers that the networks are built from."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, learner: nn.Module, step: int, decay: float) -> None:
+    """Move `average` a step towards `learner`: the exponential moving average of its weights, which jumps about less.
+
+    step: counted from 0; the first ones weigh more, so that the average does not remember the untrained weights. decay: how
+    much of the average stays (0.999, say). Polyak & Juditsky 1992.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(learner.parameters()), 1 - decay)
+
+
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm that answers in the type of its input; on a CPU it computes in float32.
+
+    There torch's kernel for bfloat16 with channels last is several times slower than to float32 and back (notebook 10).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # on a GPU it would widen what a SiLU then has to move
+            wide = x.float() if x.device.type == "cpu" else x  # sums are kept in float32 in any case
+            weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
+            return F.group_norm(wide, self.num_groups, weight, bias, self.eps).to(x.dtype)
+
+
+def conv(c_in: int, c_out: int, **kw) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, **kw)
+
+
+def upsample(c_in: int, c_out: int) -> nn.Sequential:
+    """(B, c_in, H, W) -> (B, c_out, 2H, 2W): four times the channels, laid out as 2 x 2 pixels. Shi et al. 2016."""
+    return nn.Sequential(nn.Conv2d(c_in, 4 * c_out, kernel_size=1), nn.PixelShuffle(2))
+
+
+class Residual(nn.Module):
+    """x + f(x): normalise, convolve, bend, convolve. (B, C, H, W) -> (B, C, H, W). Starts as the identity."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = GroupNorm(8, channels)
+        self.first = conv(channels, channels)
+        self.second = conv(channels, channels)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(self.norm(x))))

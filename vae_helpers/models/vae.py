@@ -1,0 +1,162 @@
+"""The VAE: an encoder to mean and log-variance, `z = mu + sigma * eps`, a decoder.
+
+Both networks are a straight line plus a curve: one linear layer from pixels to latent (and back) beside a convolutional
+network. The linear layer finds what principal components would find, within the first epochs; the convolutions learn what no
+linear map can. Their costly layers work at 14 x 14 and 7 x 7, where a laptop keeps up.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layers import GroupNorm, Residual, conv, upsample
+
+LOGVAR_RANGE = (-20.0, 10.0)  # sigma from 0.00005 to 150: beyond it exp() overflows long before it means anything
+
+
+class VAEOutput(NamedTuple):
+    """x_hat: (B, 3, S, S) in about [-1, 1]; mu, logvar: (B, *latent_shape). All float32."""
+
+    x_hat: Tensor
+    mu: Tensor
+    logvar: Tensor
+
+
+def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor | None = None) -> Tensor:
+    """A sample of N(mu, sigma²) through which gradients reach mu and logvar: z = mu + sigma * eps.
+
+    eps: noise of mu's shape; drawn from N(0, I) when not given. Kingma & Welling 2014, section 2.4.
+    """
+    eps = torch.randn_like(mu) if eps is None else eps
+    return mu + (0.5 * logvar).exp() * eps
+
+
+class Encoder(nn.Module):
+    """Images (B, 3, S, S) in [-1, 1] -> mean and log-variance, each (B, latent_dim), float32."""
+
+    def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
+        super().__init__()
+        a, b, c = widths
+        self.curve = nn.Sequential(  # shapes for S = 56
+            nn.Conv2d(3, a, kernel_size=4, stride=2, padding=1),  # (B, a, 28, 28)
+            nn.SiLU(),
+            conv(a, b, stride=2),  # (B, b, 14, 14)
+            Residual(b),
+            conv(b, c, stride=2),  # (B, c, 7, 7)
+            Residual(c),
+            Residual(c),
+            GroupNorm(8, c),
+            nn.SiLU(),
+            nn.Conv2d(c, 64, kernel_size=1),  # (B, 64, 7, 7)
+            nn.Flatten(),
+            nn.Linear(64 * (image_size // 8) ** 2, 2 * latent_dim),
+        )
+        self.line = nn.Linear(3 * (image_size // 2) ** 2, latent_dim)  # sees the image at half its size
+        nn.init.normal_(self.line.weight, std=0.3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = self.curve(x).float().chunk(2, dim=1)
+        # Thousands of pixels move together, so a step in each weight would be a leap in mu: hence the 0.01
+        mu = mu + 0.01 * self.line(F.avg_pool2d(x, 2).flatten(1)).float()
+        return mu, logvar.clamp(*LOGVAR_RANGE)
+
+
+class Decoder(nn.Module):
+    """Latents (B, latent_dim) -> images (B, 3, S, S), float32: the mean of a Gaussian, so not squeezed into [-1, 1]."""
+
+    def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
+        super().__init__()
+        a, b, c = widths
+        smallest = image_size // 8
+        self.image_shape = (3, image_size, image_size)
+        self.curve = nn.Sequential(  # shapes for S = 56
+            nn.Linear(latent_dim, 64 * smallest**2),
+            nn.Unflatten(1, (64, smallest, smallest)),  # (B, 64, 7, 7)
+            nn.Conv2d(64, c, kernel_size=1),  # (B, c, 7, 7)
+            Residual(c),
+            Residual(c),
+            upsample(c, b),  # (B, b, 14, 14)
+            Residual(b),
+            upsample(b, a),  # (B, a, 28, 28)
+            GroupNorm(8, a),
+            nn.SiLU(),
+            conv(a, 12),
+            nn.PixelShuffle(2),  # (B, 3, 56, 56)
+        )
+        self.line = nn.Linear(latent_dim, 3 * image_size**2)
+        nn.init.normal_(self.line.weight, std=0.01)
+        nn.init.zeros_(self.curve[-2].weight)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.curve(z).float() + self.line(z).float().unflatten(1, self.image_shape)
+
+
+class BaseVAE(nn.Module):
+    """What every VAE here can do. A kind of VAE sets the five attributes and `architecture`, its own arguments.
+
+    encoder: images -> mu, logvar. decoder: z -> images. latent_shape: of one z, (latent_dim,) or (C, H, W). image_size: S.
+    """
+
+    image_size: int
+    latent_shape: tuple[int, ...]
+    architecture: dict
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def __init__(self, image_size: int):
+        super().__init__()
+        if image_size < 8 or image_size % 8:
+            raise ValueError(f"image_size={image_size} must be a multiple of 8 (56 by default): it is halved three times")
+        self.image_size = image_size
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) in [-1, 1] -> mu, logvar, each (B, *latent_shape). Raises ValueError for another shape or for bytes."""
+        wanted = (3, self.image_size, self.image_size)
+        if x.dim() != 4 or tuple(x.shape[1:]) != wanted or not x.is_floating_point():
+            raise ValueError(
+                f"encode takes float images (B, {', '.join(map(str, wanted))}) in [-1, 1]; got {x.dtype} {tuple(x.shape)}"
+            )
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, *latent_shape) -> x_hat (B, 3, S, S)."""
+        return self.decoder(z)
+
+    def forward(self, x: Tensor, eps: Tensor | None = None) -> VAEOutput:
+        """One pass with z sampled. eps: the noise, (B, *latent_shape); drawn when not given."""
+        mu, logvar = self.encode(x)
+        return VAEOutput(self.decode(reparameterize(mu, logvar, eps)), mu, logvar)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """x_hat from the mean, without sampling: (B, 3, S, S) -> (B, 3, S, S)."""
+        return self.decode(self.encode(x)[0])
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Decode `n` draws from the prior N(0, I): (n, 3, S, S). generator: a CPU generator, for the same dogs again."""
+        z = torch.randn(n, *self.latent_shape, generator=generator)
+        return self.decode(z.to(next(self.parameters()).device))
+
+
+class VAE(BaseVAE):
+    """Encoder, reparameterisation and decoder in one, with a vector as latent.
+
+    latent_dim: numbers in a latent. widths: channels at 28, 14 and 7 pixels, each a multiple of 8. image_size: S, a
+    multiple of 8. Raises ValueError for sizes that do not fit.
+    """
+
+    def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
+        super().__init__(image_size)
+        if len(widths) != 3 or any(width < 8 or width % 8 for width in widths):
+            raise ValueError(f"widths={widths} must be three multiples of 8: one for 28, 14 and 7 pixels")
+        if image_size == 8 and widths[2] == 8:
+            raise ValueError("image_size=8 leaves one pixel to normalise over: the last width must be 16 or more")
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim={latent_dim} must be at least 1")
+        self.latent_shape = (latent_dim,)
+        self.architecture = {"latent_dim": latent_dim, "widths": list(widths), "image_size": image_size}
+        self.encoder = Encoder(latent_dim, widths, image_size)
+        self.decoder = Decoder(latent_dim, widths, image_size)
