@@ -1,41 +1,45 @@
-"""Files are written whole or not at all, and a folder that cannot take one is named."""
+"""Files are written whole or not at all, a folder has one writer at a time, and weights have one format.
+
+This module imports nothing of ours; torch is imported when weights are read or written, so that `--help` need not wait for it.
+"""
 
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
+import secrets
+import shlex
 import shutil
 import socket
 import stat
+import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any
 
+import filelock
 import psutil
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Where the weights are that come with the package."""
 MAX_BYTES = 2**28
 """Bytes of the largest file that is taken for an image."""
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]  # a process number counts on its machine only
 
 
-def _this_machine() -> str:
-    """A mark of this machine, or of this container: where a process number means what it means here."""
-    numbers = Path("/proc/self/ns/pid")
-    place = f"{socket.gethostname()} {numbers.stat().st_ino if numbers.exists() else ''}"
-    return hashlib.sha256(place.encode()).hexdigest()[:6]
-
-
-_HERE = _this_machine()
-_PARTIAL = re.compile(rf"\.\w+\.{_HERE}-(\d{{1,9}})(\.\w+)?\.partial")  # what `partial_mark` begins
-
-
-def partial_mark(name: str) -> str:
-    """How the name of an unfinished file begins, which `remove_stale_temp_files` knows again once this process is gone."""
-    mark = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]  # the name may be as long as names go
-    return f".{mark}.{_HERE}-{os.getpid()}"
+def temp_prefix() -> str:
+    """How names of this process's temporary files begin; `remove_stale_temp_files` knows them once the process is gone."""
+    return f".{_HOST}-{os.getpid()}."
 
 
 @contextmanager
@@ -43,11 +47,11 @@ def atomic_write(path: str | Path, size: int = 0, flush: bool = True) -> Iterato
     """Give a temporary path beside `path`; when the block ends well, flush it and put it in the place of `path`.
 
     After an error, or a kill at any moment, `path` is what it was before. Missing parent folders are made. size: bytes it
-    will need, where that is known: without room for them nothing is begun. flush: False where the caller flushes all
-    files of a folder at once. Raises OSError that says which path cannot be written, why, and what to do.
+    will need, where that is known: without room for them nothing is begun. flush: False for files that can be made again, of
+    which a power cut may leave some empty. Raises OSError that says which path cannot be written, why, and what to do.
     """
     path = Path(path)
-    partial = path.with_name(f"{partial_mark(path.name)}.partial")
+    partial = path.with_name(f"{temp_prefix()}{secrets.token_hex(6)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if size > free_bytes(path):
@@ -67,20 +71,27 @@ def atomic_write(path: str | Path, size: int = 0, flush: bool = True) -> Iterato
             partial.unlink()
 
 
-def read_file(path: str | Path) -> bytes:
-    """What is in a file. Raises OSError, or ValueError for what is not a file (a pipe would never end) or above MAX_BYTES."""
-    about = Path(path).stat()
-    if not stat.S_ISREG(about.st_mode):
-        raise ValueError(f"{str(path)!r}: not a file")
-    if about.st_size > MAX_BYTES:
-        raise ValueError(f"{str(path)!r}: {about.st_size / 1e6:,.0f} MB, more than the {MAX_BYTES / 1e6:,.0f} allowed")
-    return Path(path).read_bytes()
+def remove_stale_temp_files(folder: str | Path) -> None:
+    """Remove, in `folder` and below, what killed processes of this machine left of files that they were writing."""
+    for path in list(Path(folder).rglob(f".{_HOST}-*.partial")):
+        pid = re.match(rf"\.{_HOST}-(\d{{1,9}})\.", path.name)
+        if pid and not psutil.pid_exists(int(pid[1])):
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
-def reason(error: Exception, path: Path) -> str:
-    """Why, in a few words, without the path."""
-    told = (isinstance(error, OSError) and error.strerror) or str(error).removeprefix(f"{str(path)!r}: ")
-    return told or type(error).__name__
+def cannot_write(path: Path, error: OSError, size: int = 0) -> OSError:
+    """The same error as a sentence: which path, why, how much was needed (`size` bytes, 0 if unknown), and what to do."""
+    message = f"cannot write {str(path)!r}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        needed = f"it needs {size / 1e6:,.1f} MB, " if size else ""
+        message += f": {needed}{free_bytes(path) / 1e6:,.1f} MB are free there. Make room, or set VAE_HOME elsewhere"
+    else:
+        message += ". Choose another folder (VAE_HOME is the one for everything written)"
+    same = type(OSError(error.errno, ""))(message)  # the kind that goes with the number, which is not printed
+    same.errno = error.errno
+    return same
 
 
 def free_bytes(path: str | Path) -> int:
@@ -89,31 +100,102 @@ def free_bytes(path: str | Path) -> int:
     return shutil.disk_usage(next((folder for folder in path.parents if folder.exists()), path.anchor)).free
 
 
-def cannot_write(path: Path, error: OSError, size: int = 0) -> OSError:
-    """The same error as a sentence: which path, why, how much was needed (`size` bytes, 0 if unknown), and what to do."""
-    told = f"cannot write {str(path)!r}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        needed = f"it needs {size / 1e6:,.1f} MB, " if size else ""
-        told += f": {needed}{free_bytes(path) / 1e6:,.1f} MB are free there. Make room, or set VAE_HOME to a folder elsewhere"
-    else:
-        told += ". Choose another folder (VAE_HOME is the one for everything written)"
-    same = type(OSError(error.errno, ""))(told)  # of the kind that goes with the number, which is not told
-    same.errno = error.errno
-    return same
+def read_file(path: str | Path) -> bytes:
+    """What is in a file. Raises OSError, or ValueError for what is not a file (a pipe would never end) or above MAX_BYTES."""
+    info = Path(path).stat()
+    if not stat.S_ISREG(info.st_mode):
+        raise ValueError(f"{str(path)!r}: not a file")
+    if info.st_size > MAX_BYTES:
+        raise ValueError(f"{str(path)!r}: {info.st_size / 1e6:,.0f} MB, more than the {MAX_BYTES / 1e6:,.0f} allowed")
+    return Path(path).read_bytes()
 
 
-def remove_stale_temp_files(folder: str | Path) -> None:
-    """Remove, in `folder` and below, what killed processes of this machine left of files that they were writing."""
-    for here, below, names in os.walk(folder):
-        for name in (*names, *below):
-            found = _PARTIAL.fullmatch(name)
-            if found and not psutil.pid_exists(int(found[1])):
-                shutil.rmtree(Path(here, name), ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    Path(here, name).unlink()
+def reason(error: Exception, path: Path) -> str:
+    """Why, in a few words, without the path."""
+    message = (isinstance(error, OSError) and error.strerror) or str(error).removeprefix(f"{str(path)!r}: ")
+    return message or type(error).__name__
 
 
 def is_safe_path(name: str) -> bool:
     """Whether a relative name, on any system, names something inside the folder that it is relative to."""
     path = PureWindowsPath(name)  # knows both slashes, and drives
     return bool(path.parts) and not path.drive and not path.root and ".." not in path.parts
+
+
+@contextmanager
+def lock_folder(folder: str | Path, what: str) -> Iterator[None]:
+    """Be the only process that writes in `folder` while the block runs.
+
+    what: what the folder holds, for the message ("the checkpoints"). The lock is a file beside the folder, which the system
+    frees when the process ends in any way. Raises BlockingIOError, and changes nothing, when another holds it: the message
+    says which process, since when, and what to do.
+    """
+    folder = Path(folder).resolve()
+    note, lock = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("holder", "lock"))
+    held = filelock.FileLock(lock, timeout=0)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except filelock.Timeout:
+        holder = note.read_text(encoding="utf-8") if note.is_file() else "another process"
+        raise BlockingIOError(f"{what} in {str(folder)!r} are being written by {holder}: wait for it, or stop it") from None
+    except OSError as error:
+        raise cannot_write(lock, error) from error
+    try:
+        now = datetime.now().astimezone().isoformat(" ", "seconds")
+        command = shlex.join(sys.argv)[:200]
+        note.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command}) since {now}", encoding="utf-8")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        held.release()
+
+
+def save_weights(
+    path: str | Path, state: dict[str, "Tensor"], metadata: dict[str, Any], dtype: "torch.dtype | None" = None
+) -> None:
+    """Write tensors and what belongs to them to one safetensors file, whole or not at all.
+
+    state: name -> tensor. metadata: name -> numbers, text, lists, dictionaries or None. dtype: what every tensor is stored as
+    (torch.float16 takes half the room); as it is when left out. Raises OSError that says why the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
+    words = {name: json.dumps(value) for name, value in (metadata | {"crc32": _checksum(state)}).items()}
+    content = save(state, words)
+    with atomic_write(path, size=len(content)) as partial:
+        partial.write_bytes(content)
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """The tensors and the metadata that `save_weights` wrote; of a file of another program too, with its metadata as text.
+
+    Raises FileNotFoundError, or ValueError for a file that is damaged or no safetensors file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}: check the path")
+    try:
+        with safe_open(path, "pt") as file:
+            state, words = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is damaged or no safetensors file, and was not loaded: {error}") from None
+    metadata = {}
+    for name, text in words.items():
+        try:
+            metadata[name] = json.loads(text)
+        except ValueError:
+            metadata[name] = text
+    if metadata.pop("crc32", None) not in (None, _checksum(state)):
+        raise ValueError(f"{str(path)!r} is damaged, and was not loaded: its checksum is wrong")
+    return state, metadata
+
+
+def _checksum(state: dict[str, "Tensor"]) -> int:
+    """Of all numbers, in the order of their names: safetensors files have none of their own."""
+    import torch
+
+    crc = 0
+    for name in sorted(state):
+        crc = zlib.crc32(state[name].flatten().view(torch.uint8).numpy(), crc)
+    return crc

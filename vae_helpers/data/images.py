@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import folders
-from ..files import atomic_write, partial_mark, read_file, reason, remove_stale_temp_files
+from ..files import atomic_write, read_file, reason, remove_stale_temp_files, temp_prefix
 from .folders import MANIFEST, Box, names_to_read, read_boxes, read_manifest, report_unreadable
 
 MAPPED_ABOVE = 2**28
@@ -139,7 +139,7 @@ def load_images(
         if len(read) and for_good:
             about = {"signature": signature, "names": json.dumps(read), "skipped": json.dumps(skipped)}
             # save_file leaves a file of its own when it is killed: in a folder that `remove_stale_temp_files` knows
-            mark = {"dir": cache.parent, "prefix": f"{partial_mark('own')}.", "suffix": ".partial"}
+            mark = {"dir": cache.parent, "prefix": temp_prefix(), "suffix": ".partial"}
             with atomic_write(cache, size=pixels.numel()) as partial, tempfile.TemporaryDirectory(**mark) as own:
                 save_file({"pixels": pixels}, Path(own, "pixels"), metadata=about)
                 Path(own, "pixels").replace(partial)
@@ -200,7 +200,7 @@ def _room_for(n: int, image_size: int) -> Tensor:
     if size <= MAPPED_ABOVE:
         return torch.empty(shape, dtype=torch.uint8)
     folders().cache.mkdir(parents=True, exist_ok=True)
-    mark = {"dir": folders().cache, "prefix": f"{partial_mark('pixels')}.", "suffix": ".partial"}
+    mark = {"dir": folders().cache, "prefix": temp_prefix(), "suffix": ".partial"}
     with tempfile.NamedTemporaryFile(**mark, delete=False) as file:
         try:
             if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would end the program without a word
