@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "diffusers": ["from_diffusers", "to_diffusers"],
         "flow": ["LatentFlow"],
         "inference": ["decode_latents", "encode_images", "to_float", "to_uint8"],
-        "layers": ["GroupNorm", "Residual", "update_ema", "upsample"],
+        "layers": ["GroupNorm", "Residual", "update_ema", "upsample", "use_bfloat16"],
         "losses": [
             "BETA",
             "VAELoss",

@@ -52,3 +52,18 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.silu(self.first(self.norm(x))))
+
+
+def use_bfloat16(device: torch.device, precision: str = "auto") -> bool:
+    """Whether to compute in bfloat16 on `device`. precision: "bfloat16", "float32", or "auto": where it is the faster one.
+
+    It is faster only where the hardware has units for it. Raises ValueError for another word.
+    """
+    if precision not in ("auto", "bfloat16", "float32"):
+        raise ValueError(f"precision={precision!r} must be auto, bfloat16 or float32")
+    if precision == "auto" and device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "auto" and device.type == "cpu":
+        can = getattr(torch.cpu, "get_capabilities", dict)()  # not there in an older torch: then float32
+        return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
+    return precision == "bfloat16"

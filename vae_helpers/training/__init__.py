@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "batches": ["epoch_batches", "make_batch", "near", "random_translate"],
-        "loop": ["fit", "learning_rate_factor", "validate"],
+        "loop": ["fit", "validate"],
+        "optim": ["learning_rate_factor", "optimizer_step", "update_ema"],
         "resume": ["resume"],
         "settings": ["TrainingSettings"],
     },

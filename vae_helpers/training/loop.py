@@ -21,10 +21,10 @@ from ..config import best_device, compile_wanted, use_bfloat16
 from ..files import remove_stale_temp_files
 from ..models.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, run_name, save_checkpoint, save_training_state
 from ..models.inference import to_float
-from ..models.layers import update_ema
 from ..models.losses import BETA, calibrated_beta, kl_per_dim, kl_weight, vae_loss
 from ..models.vae import BaseVAE
 from .batches import epoch_batches, make_batch, near
+from .optim import learning_rate_factor, update_ema
 from .resume import resume, run_fingerprint, warn_of_little_room
 from .settings import TrainingSettings
 
@@ -34,12 +34,6 @@ MAX_BAD_STEPS = 10  # in a row, before training is given up
 def make_accelerator() -> Accelerator:
     """The processes that were launched to train together: this one, or several, each with its GPU or on the CPU."""
     return Accelerator(cpu=best_device().type == "cpu", mixed_precision="no")  # autocast is up to `fit`
-
-
-def learning_rate_factor(step: int, total: int, warmup: int = 100) -> float:
-    """What the learning rate is multiplied with at `step` of `total`: a linear rise, then a cosine down to zero."""
-    warmup = min(warmup, max(1, total // 3))
-    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
 def fit(
