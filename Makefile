@@ -1,6 +1,8 @@
 # Run `make` for the list. Each target installs what it needs the first time, into .venv, and not again.
 PYTHON ?= python3
 BIN := .venv/bin
+# CI installs the versions that were tested last; a reader gets today's, which fit his Python and his machine.
+PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check $(if $(CI),-c constraints.txt)
 
 .PHONY: help dogs test lab check series bench audit
 help:
@@ -10,18 +12,18 @@ help:
 	@echo "make check   slow checks: two processes, kills at any moment, the clinic, the notebooks in a browser"
 	@echo "make series  run the series in full and refresh the outputs in notebooks/"
 	@echo "make audit   look for known weaknesses in what is installed, and list its licences; asks the internet"
-	@echo "make bench   measure what the README's tables say; about half an hour"
+	@echo "make bench   measure what the tables in docs/benchmarks.md say; about half an hour"
 
 .venv/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing requirements.txt into .venv: once, a few minutes, about 6 GB"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	$(PIP_INSTALL) -r requirements.txt
+	$(PIP_INSTALL) --no-deps -e .
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed requirements-dev.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+.venv/.installed-dev: .venv/.installed
+	$(PIP_INSTALL) -e ".[dev]"
 	@touch $@
 
 dogs: .venv/.installed

@@ -1,56 +1,40 @@
-"""Where things are and what this machine can do. The only reader of environment variables:
+"""The workspace and what a person asks for. The only reader of environment variables, which all may be left out:
 
-VAE_HOME   folder for everything written (default: the nearest parent folder that is this project, else the current one), so that many can share one installation
-DOGS       dogs for the notebooks: a folder of photos, oxford-pets, stanford-dogs, or toy (the default: drawn on the spot)
-VAE_CROP   1: cut a square out of each photo, around the dog where that is known (default: squash the whole photo)
-VAE_SMOKE  1: the notebooks run in seconds on a handful of dogs, to test them
-VAE_BF16   1 or 0: compute in bfloat16 or not (default: where the machine has units for it)
-VAE_COMPILE 1: train a compiled network (torch.compile): takes a minute to begin with, for long runs on a GPU
+VAE_HOME     the folder for everything written (default: the nearest parent folder that is this project, else the current one)
+DOGS         dogs for the notebooks: a folder of photos, oxford-pets, stanford-dogs, or toy (the default: drawn on the spot)
+VAE_CROP     none, center, box or head: how a square is cut out of each photo; 1 means box (default: squash the whole photo)
+VAE_SMOKE    1: the notebooks run in seconds on a handful of dogs, to test them
+VAE_BF16     1 or 0: compute in bfloat16 or in float32 (default: bfloat16 where the machine has units for it)
+VAE_COMPILE  1: train a compiled network (torch.compile), which takes a minute to begin with: for long runs on a GPU
+
+VAE_HOME and DOGS may be relative: DOGS is looked for from the current folder, then from the project's; VAE_HOME is taken from
+the project's folder, or the current one outside of it, so that a notebook and a command line mean the same workspace.
+Yes is 1, true, yes or on; no is 0, false, no or off; empty is the default; any other word is a ValueError.
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
+CROPS = ("none", "center", "box", "head")
+"""Ways to cut a square out of a photo; "none" squashes the whole photo."""
+NAMED_DOGS = ("toy", "oxford-pets", "stanford-dogs")
+"""What DOGS may say instead of a folder."""
+_ANSWERS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False) | {"": None}
 
 
-@dataclass(frozen=True)
 class Folders:
     """The folders under one root. None is made until something is written to it."""
 
-    root: Path
-
-    @property
-    def train(self) -> Path:
-        return self.root / "data" / "train" / "dogs"
-
-    @property
-    def test(self) -> Path:
-        return self.root / "data" / "test" / "dogs"
-
-    @property
-    def toy_dogs(self) -> Path:
-        return self.root / "data" / "toy_dogs"
-
-    @property
-    def photos(self) -> Path:
-        return self.root / "data" / "photos"
-
-    @property
-    def cache(self) -> Path:
-        return self.root / "data" / "cache"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "models" / "saved_models"
-
-    @property
-    def outputs(self) -> Path:
-        return self.root / "outputs"
+    def __init__(self, root: Path) -> None:
+        self.root, self.outputs, self.models = root, root / "outputs", root / "models"
+        self.train, self.test = root / "data" / "train" / "dogs", root / "data" / "test" / "dogs"
+        self.toy_dogs, self.photos, self.cache = (root / "data" / name for name in ("toy_dogs", "photos", "cache"))
+        self.checkpoints = self.models / "saved_models"
 
     def shown(self, path: str | Path) -> str:
         """`path` as a reader should see it: from the root, with forward slashes."""
@@ -59,32 +43,37 @@ class Folders:
 
 
 def folders() -> Folders:
-    """The folders under the workspace: VAE_HOME, else the nearest parent folder that is this project, else the current folder."""
-    return Folders(Path(os.environ.get("VAE_HOME") or project_folder() or "").expanduser().resolve())
+    """The folders of the workspace: VAE_HOME, else the nearest parent folder that is this project, else the current one."""
+    return Folders((_project() / Path(os.environ.get("VAE_HOME", "")).expanduser()).resolve())
 
 
-def project_folder() -> Path | None:
-    """The nearest folder, from the current one upwards, that holds this project's pyproject.toml; None outside of it."""
+def _project() -> Path:
+    """The nearest folder, from the current one upwards, that holds this project's pyproject.toml, else the current folder."""
     for folder in (Path.cwd(), *Path.cwd().parents):
         about = folder / "pyproject.toml"
         if about.is_file() and 'name = "vae_helpers"' in about.read_text(encoding="utf-8", errors="replace"):
             return folder
-    return None
+    return Path.cwd()
 
 
 def dogs_wanted() -> str | None:
-    """What DOGS says: "toy", the name of a collection, or a folder, for `resolve_source`; None when it says nothing."""
-    return os.environ.get("DOGS", "").strip() or None
+    """What DOGS says, for `resolve_source`: a name, or a folder as an absolute path; None when it says nothing."""
+    word = os.environ.get("DOGS", "").strip()
+    if word and word not in NAMED_DOGS:
+        paths = [(start / os.path.expanduser(word)).resolve() for start in (Path.cwd(), _project())]  # noqa: PTH111 (~nobody)
+        return str(next((path for path in paths if path.is_dir()), paths[0]))
+    return word or None
 
 
-def crop_wanted() -> bool:
-    """Whether a square is cut out of each image when it is split (VAE_CROP=1), instead of squashing it."""
-    return os.environ.get("VAE_CROP", "0") not in ("", "0")
+def crop_wanted() -> str:
+    """The word in `CROPS` that VAE_CROP says; "none" when it says nothing."""
+    word = os.environ.get("VAE_CROP", "").strip().lower()
+    return word if word in CROPS else "box" if _flag("VAE_CROP", *CROPS) else "none"
 
 
 def smoke() -> bool:
-    """Whether the notebooks run in smoke mode (VAE_SMOKE=1)."""
-    return os.environ.get("VAE_SMOKE", "0") not in ("", "0")
+    """Whether the notebooks run in smoke mode (VAE_SMOKE)."""
+    return bool(_flag("VAE_SMOKE"))
 
 
 def full_or_smoke(full: T, smoke_value: T) -> T:
@@ -92,27 +81,44 @@ def full_or_smoke(full: T, smoke_value: T) -> T:
     return smoke_value if smoke() else full
 
 
-def best_device() -> torch.device:
-    """CUDA when there is one, else Apple's MPS (which several processes cannot share), else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available() and os.environ.get("WORLD_SIZE", "1") == "1":  # a launcher sets it
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def use_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 on `device`: only where there are units for it. VAE_BF16 overrules."""
-    if os.environ.get("VAE_BF16"):
-        return os.environ["VAE_BF16"] != "0"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        can = getattr(torch.cpu, "get_capabilities", dict)()  # not there in an older torch: then float32
-        return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
-    return False
+def precision_wanted() -> str:
+    """What VAE_BF16 says: "bfloat16", "float32", or "auto" when it says nothing."""
+    return {None: "auto", True: "bfloat16", False: "float32"}[_flag("VAE_BF16")]
 
 
 def compile_wanted() -> bool:
-    """Whether training compiles the network first (VAE_COMPILE=1)."""
-    return os.environ.get("VAE_COMPILE", "0") not in ("", "0")
+    """Whether training compiles the network first (VAE_COMPILE)."""
+    return bool(_flag("VAE_COMPILE"))
+
+
+def best_device() -> "torch.device":
+    """CUDA when there is one, else Apple's MPS (which several processes cannot share), else the CPU."""
+    import torch
+
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # a launcher sets it
+    mps = alone and torch.backends.mps.is_available()
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+
+
+def _flag(name: str, *others: str) -> bool | None:
+    word = os.environ.get(name, "").strip().lower()
+    if word not in _ANSWERS:
+        raise ValueError(f"{name}={word!r}: say {', '.join(filter(None, (*_ANSWERS, *others)))}, or leave it out")
+    return _ANSWERS[word]
+
+
+def project_folder():
+    return _project()
+
+
+def use_bfloat16(device: "torch.device") -> bool:
+    import torch
+
+    if precision_wanted() != "auto":
+        return precision_wanted() == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        can = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
+    return False
