@@ -11,7 +11,8 @@ quality      seconds until the validation loss is below probabilistic PCA's; its
 scale        ten times the images: time and anonymous memory
 gpu          (with CUDA) 100 epochs of 16,463 images; the attention VAE at full width; the loss curve against the CPU's
 
-Writes benchmarks/results/<machine>.json and .md, and prints the latter. Speeds are medians, of turns taken one after the other.
+Writes benchmarks/results/<machine>.json and .md, prints the latter, and puts the tables of all machines into
+docs/benchmarks.md. Speeds are medians, of turns taken one after the other.
 """
 
 import argparse
@@ -26,11 +27,12 @@ from pathlib import Path
 
 import parts
 import torch
-from table import markdown
+from table import markdown, page_with_tables
 
 from vae_helpers.config import best_device
 
 RESULTS = Path(__file__).with_name("results")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 
 def machine_name() -> str:
@@ -67,6 +69,8 @@ def main() -> None:
             file.write_text(json.dumps(results, indent=1) + "\n")
         text = markdown(results)
         file.with_suffix(".md").write_text(text)
+        if not options.quick:
+            PAGE.write_text(page_with_tables(PAGE.read_text(), RESULTS))
         print(f"\n{text}")
 
 

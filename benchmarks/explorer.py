@@ -1,4 +1,4 @@
-"""How quick the explorer is: `python benchmarks/explorer.py`, after `make test` installed what it needs; Chromium for the browser's part.
+"""How quick the explorer is: `python benchmarks/explorer.py`, in the environment of `make test`; the browser's part needs Chromium.
 
 Prints a Markdown table: in the kernel, from a slider's event to the new PNG bytes; in JupyterLab in a real browser, from a key
 press to changed pixels, and how a fast run of keys ends. The model is the newest checkpoint, or an untrained one.
@@ -23,9 +23,7 @@ from lab_and_browser import CHROMIUM, Lab, chromium, open_notebook, run_all_cell
 
 EVENTS, KEYS = 400, 120
 CELL = """
-from vae_helpers.checkpoint import load_checkpoint
-from vae_helpers.data import load_images
-from vae_helpers.explorer import LatentExplorer
+from vae_helpers import LatentExplorer, load_checkpoint, load_images
 LatentExplorer(load_checkpoint("model.pth", {device!r}).vae, load_images("toy_dogs"))
 """
 WATCH = """() => {

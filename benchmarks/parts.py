@@ -212,13 +212,14 @@ def with_environment(name: str, value: str | None) -> None:
 
 
 def start(quick: bool) -> dict:
-    """Seconds of a fresh Python until `vae_helpers.train` is imported, and of the command line until its first step."""
-    imports, starts = [], []
+    """Seconds of a fresh Python until the package is imported, and until `fit` is; of `train` until its first step."""
+    imports, fits, starts = [], [], []
     load_images(folders().train)  # the cache is warm
     for _ in range(1 if quick else 5):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import vae_helpers.train"], check=True)
-        imports.append(time.perf_counter() - started)
+        for seconds, line in ((imports, "import vae_helpers"), (fits, "from vae_helpers import fit")):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", line], check=True)
+            seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
         command = [sys.executable, "-m", "vae_helpers", "train", "--epochs", "1"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -228,7 +229,8 @@ def start(quick: bool) -> dict:
         starts.append(time.perf_counter() - started)
         process.kill()
         process.communicate()
-    return {"import_seconds": statistics.median(imports), "first_step_seconds": statistics.median(starts)}
+    medians = {"import_seconds": imports, "import_fit_seconds": fits, "first_step_seconds": starts}
+    return {name: statistics.median(seconds) for name, seconds in medians.items()}
 
 
 def quality(quick: bool) -> dict:

@@ -1,4 +1,19 @@
-"""The benchmark's results in words: one Markdown table after another."""
+"""The benchmark's results in words: one Markdown table after another, and the page that holds them."""
+
+from pathlib import Path
+
+BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
+NOT_YET = "*No tables yet: nothing was measured on this version.*\n"
+
+
+def page_with_tables(page: str, results: Path) -> str:
+    """The text of docs/benchmarks.md with the tables of every machine in `results` between its two marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"the page has no place for tables: {BEGIN!r} … {END!r}")
+    tables = [path.read_text() for path in sorted(results.glob("*.md"))]
+    return "\n".join([before + BEGIN, "", *(tables or [NOT_YET]), END + after])
 
 
 def markdown(results: dict) -> str:
@@ -86,8 +101,9 @@ def quality(result: dict) -> list[str]:
 def start(results: dict) -> list[str]:
     result, images = results["start"], results["images"]
     rows = [
-        ["`import vae_helpers.train`, Python's own start included", f"{result['import_seconds']:.1f} s"],
-        ["`python -m vae_helpers train` until its first step, cache warm", f"{result['first_step_seconds']:.1f} s"],
+        ["`import vae_helpers`, Python's own start included", f"{result['import_seconds']:.2f} s"],
+        ["`from vae_helpers import fit`, likewise", f"{result['import_fit_seconds']:.1f} s"],
+        ["`vae-helpers train` until its first step, cache warm", f"{result['first_step_seconds']:.1f} s"],
         [
             f"loading {images['n_train']:,} images, first time and second",
             f"{images['first_load_seconds']:.1f} s, {images['second_load_seconds']:.2f} s",
