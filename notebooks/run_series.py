@@ -1,7 +1,8 @@
 """Run the numbered notebooks in order, with visible progress, and keep them as HTML: what `make dogs` does.
 
-python notebooks/run_series.py             run; executed notebooks go to outputs/
-python notebooks/run_series.py --refresh   run on toy dogs in a temporary workspace; outputs go into notebooks/,
+python notebooks/run_series.py             run 01 to 05; executed notebooks go to outputs/
+python notebooks/run_series.py 03 06       run the notebooks whose names begin so
+python notebooks/run_series.py --refresh   run all on toy dogs in a temporary workspace; outputs go into notebooks/,
                                            and so does beta_sweep.csv when no notebook is named
 """
 
@@ -24,11 +25,13 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from PIL import Image
 
-from vae_helpers.config import folders
+from vae_helpers.config import dogs_wanted, folders
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 IN_MAKE_DOGS = ("01", "02", "03", "04", "05")
+NOTEBOOK_BYTES = 1_500_000
+"""A committed notebook is no larger, so that it opens quickly."""
 
 
 class TalkingClient(NotebookClient):
@@ -61,18 +64,43 @@ def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def with_light_pictures(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Pictures with 256 colours each: a third of the size, so that a committed notebook opens quickly."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                picture = Image.open(
-                    io.BytesIO(base64.b64decode(output.data["image/png"]))
-                ).convert("RGB")
-                light = io.BytesIO()
-                picture.quantize(256, kmeans=2).save(light, format="PNG", optimize=True)
-                output.data["image/png"] = base64.b64encode(light.getvalue()).decode()
+def with_smaller_pictures(
+    notebook: nbformat.NotebookNode, limit: int = NOTEBOOK_BYTES
+) -> nbformat.NotebookNode:
+    """Pictures in as few bytes as full colour allows, so that a committed notebook opens quickly.
+
+    Every PNG is packed again without loss. While the notebook is larger than `limit` bytes, the largest PNG becomes a JPEG
+    of quality 92, unless that would be larger. What describes a picture (its alt text) stays with it.
+    """
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    for output in pictures:
+        output.data["image/png"] = encoded(output.data["image/png"], format="PNG", optimize=True)
+    pictures.sort(key=lambda output: len(output.data["image/png"]))
+    while pictures and len(nbformat.writes(notebook).encode()) > limit:
+        output = pictures.pop()
+        jpeg = encoded(output.data["image/png"], format="JPEG", quality=92, subsampling=0)
+        if len(jpeg) < len(output.data["image/png"]):
+            del output.data["image/png"]
+            output.data["image/jpeg"] = jpeg
+            if "image/png" in output.metadata:
+                output.metadata["image/jpeg"] = output.metadata.pop("image/png")
     return notebook
+
+
+def encoded(picture: str, **options: object) -> str:
+    """A picture in base64, written again as RGB in another way."""
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        on_white = Image.alpha_composite(
+            Image.new("RGBA", image.size, "white"), image.convert("RGBA")
+        )
+        on_white.convert("RGB").save(file, **options)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def run(path: Path) -> nbformat.NotebookNode:
@@ -88,7 +116,7 @@ def run(path: Path) -> nbformat.NotebookNode:
     return without_widgets(notebook)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -98,7 +126,15 @@ def main() -> None:
         help="every notebook, on toy dogs; write the outputs into notebooks/",
     )
     parser.add_argument("only", nargs="*", help="just the notebooks whose names begin so, e.g. 03")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
+    chapters, solutions = sorted(HERE.glob("*.ipynb")), sorted(HERE.glob("solutions/*.ipynb"))
+    paths = [*chapters, *solutions] if options.refresh else chapters
+    wanted = tuple(options.only) or (("",) if options.refresh else IN_MAKE_DOGS)
+    for beginning in wanted:
+        if not any(path.name.startswith(beginning) for path in paths):
+            there = ", ".join(path.stem for path in chapters)
+            sys.exit(f"no notebook's name begins with {beginning!r}; there are {there}")
+    paths = [path for path in paths if path.name.startswith(wanted)]
     if options.refresh:
         with tempfile.TemporaryDirectory(prefix="vae-series-") as workspace:
             os.environ["VAE_HOME"] = workspace
@@ -109,19 +145,19 @@ def main() -> None:
                 subprocess.run(
                     [sys.executable, HERE / "beta_sweep.py"], env=os.environ | home, check=True
                 )
-            refresh(tuple(options.only) or ("0",))
+            refresh(paths)
     else:
-        make_dogs(tuple(options.only) or IN_MAKE_DOGS)
+        os.environ["VAE_HOME"] = str(folders().root)  # kernels run in another folder
+        os.environ["DOGS"] = dogs_wanted() or ""
+        make_dogs(paths)
 
 
-def make_dogs(wanted: tuple[str, ...]) -> None:
-    """Run the notebooks whose names begin so; keep each as a page and as a notebook in the workspace's outputs."""
+def make_dogs(paths: list[Path]) -> None:
+    """Run these notebooks; keep each as a page and as a notebook in the workspace's outputs."""
     outputs = folders().outputs
     outputs.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    for path, notebook in run_all(
-        sorted(path for path in HERE.glob("*.ipynb") if path.name.startswith(wanted))
-    ):
+    for path, notebook in run_all(paths):
         nbformat.write(notebook, outputs / path.name)
         page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
         (outputs / f"{path.stem}.html").write_text(page, encoding="utf-8")
@@ -132,11 +168,10 @@ def make_dogs(wanted: tuple[str, ...]) -> None:
     print("\n`make lab` opens the series in JupyterLab, to run it yourself step by step.")
 
 
-def refresh(wanted: tuple[str, ...]) -> None:
-    """Run chapters and solutions, write their outputs into them, and the README's pictures into docs/."""
-    paths = [*sorted(HERE.glob("*.ipynb")), *sorted(HERE.glob("solutions/*.ipynb"))]
-    for path, notebook in run_all([path for path in paths if path.name.startswith(wanted)]):
-        nbformat.write(with_light_pictures(notebook), path)
+def refresh(paths: list[Path]) -> None:
+    """Run these chapters and solutions, write their outputs into them, and the README's pictures into docs/."""
+    for path, notebook in run_all(paths):
+        nbformat.write(with_smaller_pictures(notebook), path)
     for picture in ("reconstructed.png", "samples.png", "rate_distortion.png", "factors.png"):
         if (folders().outputs / picture).exists():
             shutil.copyfile(folders().outputs / picture, HERE.parent / "docs" / picture)
