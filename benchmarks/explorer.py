@@ -1,4 +1,4 @@
-"""How quick the explorer is: `python benchmarks/explorer.py`, in the environment of `make test`; the browser's part needs Chromium.
+"""How quick the explorer is: `python benchmarks/explorer.py`, in the environment of `make test` and with Chromium.
 
 Prints a Markdown table: in the kernel, from a slider's event to the new PNG bytes; in JupyterLab in a real browser, from a key
 press to changed pixels, and how a fast run of keys ends. The model is the newest checkpoint, or an untrained one.
