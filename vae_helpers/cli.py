@@ -1,49 +1,38 @@
-"""The notebooks' work, on a server too: `python -m vae_helpers COMMAND`, and `--help` for what there is."""
+"""Variational autoencoders on dogs: the notebooks' work as commands, on a server too.
 
+`vae-helpers COMMAND --help` tells what a command takes. After an error, the same command with --debug shows where it happened.
+"""
+
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
-from PIL import Image
-from torch import Tensor
 
-from .config import best_device, folders
-from .data.breeds import breed_of
-from .data.duplicates import find_duplicates, group_duplicates
-from .data.images import decode_image, load_images, split_validation
-from .data.photos import resolve_source
-from .data.split import split_dataset
-from .evaluation.evaluation import evaluate_model
-from .evaluation.report import reconstruction_saver, write_report
-from .files import atomic_write
-from .latent.attributes import dog_attributes
-from .latent.walks import filmstrip, save_gif, save_png
-from .latent.walks import walk as walk_between
-from .models.attention import AttentionVAE, SpatialVAE
-from .models.checkpoint import Checkpoint, load_checkpoint, load_newest_checkpoint
-from .models.inference import decode_latents, encode_images, to_uint8
-from .models.pretrained import load_pretrained
-from .models.priors import StandardNormal
-from .models.vae import VAE, BaseVAE
-from .plots import image_grid, image_rows, save_figure
-from .training.loop import fit, make_accelerator
+from . import data, evaluation, latent, models, training  # rooms load what they hold when it is used, so --help is quick
+from .config import CROPS, best_device, compile_wanted, crop_wanted, folders, precision_wanted
+from .files import WEIGHTS, atomic_write
 from .training.settings import TrainingSettings
 
-Shipped = Literal["faithful", "vector"]
+SHIPPED = {path.stem: path for path in WEIGHTS.glob("*.safetensors")}
 BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
+_MODEL = "NAME in models/, weights that come with the project, or a file; the newest of models/saved_models when left out."
+_CROP = (
+    "How a square is cut out of each image; --crop alone means box. Left out: as VAE_CROP says for split, else as the model's."
+)
+Model = Annotated[str | None, tyro.conf.arg(help=_MODEL)]
+Crop = Annotated[Literal["none", "center", "box", "head"] | None, tyro.conf.arg(help=_CROP)]
 
 
 def split(
     dogs: tyro.conf.Positional[str] = "toy",
-    /,
     test_size: float = 0.2,
     random_state: int = 42,
     stratify: bool = False,
     duplicates_together: bool = False,
-    crop: bool = False,
+    crop: Crop = None,
 ) -> None:
     """Split dogs into data/train/dogs and data/test/dogs.
 
@@ -53,34 +42,34 @@ def split(
         random_state: seed of the split.
         stratify: put the same share of every breed aside.
         duplicates_together: keep pictures that are there twice on one side.
-        crop: cut a square out of each image, around the dog where that is known, instead of squashing it.
     """
-    where, source = folders(), resolve_source(dogs)
-    together = group_duplicates(find_duplicates(load_images(source))) if duplicates_together else []
-    options = {"stratify": stratify, "together": together, "crop": crop}
-    split_dataset(source, where.train, where.test, test_size, random_state, **options)
+    where, source = folders(), data.resolve_source(dogs)
+    together = data.group_duplicates(data.find_duplicates(data.load_images(source))) if duplicates_together else []
+    options = {"stratify": stratify, "together": together, "crop": crop or crop_wanted()}
+    data.split_dataset(source, where.train, where.test, test_size, random_state, **options)
 
 
-def duplicates(dogs: tyro.conf.Positional[str], /, limit: int = 32) -> None:
+def duplicates(dogs: tyro.conf.Positional[str], limit: int = 32) -> None:
     """Find pictures that are there twice: a list, and outputs/duplicates.png with the closest pairs side by side.
 
     Args:
         dogs: as for split.
         limit: bits of 256 in which the perceptual hashes of a pair may differ.
     """
-    images = load_images(resolve_source(dogs))
-    pairs = find_duplicates(images, limit)
+    from .plots import image_rows, save_figure
+
+    images = data.load_images(data.resolve_source(dogs))
+    pairs = data.find_duplicates(images, limit)
     for pair in pairs:
         kind = "exactly" if pair.exact else f"{pair.distance} bits{', mirrored' if pair.mirrored else ''}"
         print(f"{pair.one!r}  {pair.other!r}  {kind}")
     print(f"{len(pairs)} pairs among {len(images)} images")
     if pairs:
-        at = {name: i for i, name in enumerate(images.names)}
-        some = [(at[pair.one], at[pair.other]) for pair in pairs[:16]]
-        rows = {f"{i + 1}": images.pixels[list(pair)] for i, pair in enumerate(some)}
+        row = {name: i for i, name in enumerate(images.names)}
+        shown = {f"{i}": images.pixels[[row[pair.one], row[pair.other]]] for i, pair in enumerate(pairs[:16], start=1)}
         path = folders().outputs / "duplicates.png"
-        save_figure(image_rows(rows, "Twice the same?"), path)
-        print(f"wrote {path}, the first {len(rows)}")
+        save_figure(image_rows(shown, "Twice the same?"), path)
+        print(f"wrote {path}, the first {len(shown)}")
 
 
 def train(
@@ -89,7 +78,8 @@ def train(
     latent_dim: int = 128,
     latent_channels: int = 8,
     width: int = 32,
-    checkpoint_dir: Path | None = None,
+    image_size: int = 56,
+    name: str = "saved_models",
     keep_last: int | None = None,
 ) -> None:
     """Train a VAE on data/train/dogs; going on where an earlier run of the same kind stopped.
@@ -99,131 +89,108 @@ def train(
         network: the default one, whose latent is a vector; one whose latent is a small picture, for a laptop; or Stable
             Diffusion's autoencoder, for a GPU.
         latent_dim: numbers in a latent that is a vector.
-        latent_channels: numbers at each place of one that is a small picture (7 x 7 places).
+        latent_channels: numbers at each place of one that is a small picture (an eighth of the image's size each way).
         width: channels of spatial and attention, where the picture is largest; 128 is Stable Diffusion's.
-        checkpoint_dir: where checkpoints are kept; models/saved_models when left out.
+        image_size: pixels of an image each way.
+        name: of the model; its checkpoints are kept in models/NAME, and --model NAME uses them.
         keep_last: how many of the newest checkpoints are kept; all when left out.
     """
+    import torch
+
+    if name in SHIPPED or Path(name).name != name:
+        raise ValueError(f"--name {name!r}: take a plain name that no shipped weights have ({', '.join(sorted(SHIPPED))})")
     where = folders()
-    with make_accelerator().local_main_process_first():  # the others find its cache
-        learn, validation = split_validation(load_images(where.train))
+    with training.make_accelerator().local_main_process_first():  # the others find its cache
+        learn, validation = data.split_validation(data.load_images(where.train, image_size))
     torch.manual_seed(settings.seed)
-    save_picture = reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
     if network == "vector":
-        vae = VAE(latent_dim)
+        vae = models.VAE(latent_dim, image_size=image_size)
     else:
-        kind = SpatialVAE if network == "spatial" else AttentionVAE
-        vae = kind(width, latent_channels, groups=min(32, width // 4))
-    fit(vae, learn.pixels, validation.pixels, settings, checkpoint_dir or where.checkpoints, save_picture, keep_last)
+        kind = models.SpatialVAE if network == "spatial" else models.AttentionVAE
+        vae = kind(width, latent_channels, math.gcd(width, min(32, width // 4)), image_size)
+    vae.crop = learn.crop
+    save_picture = evaluation.reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
+    options = {"precision": precision_wanted(), "compile": compile_wanted()}
+    training.fit(vae, learn.pixels, validation.pixels, settings, where.models / name, save_picture, keep_last, **options)
 
 
-def evaluate(checkpoint: tyro.conf.Positional[Path | None] = None, /, seed: int = 0, inception: bool = False) -> None:
-    """What a checkpoint makes of data/test/dogs: outputs/report.html, for people, and outputs/metrics.json.
+def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> None:
+    """What a model makes of data/test/dogs: outputs/report.html, for people, and outputs/metrics.json.
 
     Args:
-        checkpoint: a .pth or .safetensors file; the newest in models/saved_models when left out.
         seed: of every draw.
         inception: compare samples in Inception's features (FID, KID), whose weights are downloaded once, instead of our own.
     """
-    where = folders()
-    saved = _checkpoint(checkpoint)
+    where, saved = folders(), _checkpoint(model)
     vae = saved.vae
-    learn, _ = split_validation(load_images(where.train, vae.image_size))
-    test = load_images(where.test, vae.image_size)
-    labels = dog_attributes(test, where.toy_dogs)
-    breeds = [breed_of(name) for name in test.names]
+    learn, _ = data.split_validation(data.load_images(where.train, vae.image_size, crop=vae.crop))
+    test = data.load_images(where.test, vae.image_size, crop=vae.crop)
+    labels = latent.dog_attributes(test, where.toy_dogs)
+    breeds = [data.breed_of(name) for name in test.names]
     options = {"seed": seed, "extractor": "inception" if inception else None, "reference": "test dogs", "breeds": breeds}
-    evaluation = evaluate_model(vae, learn.pixels, test.pixels, saved.beta, labels, **options)
-    evaluation.metrics["epoch"] = saved.epoch
-    write_report(evaluation, where.outputs, f"What this model does, after {saved.epoch} epochs")
-    for section in evaluation.sections:
+    measured = evaluation.evaluate_model(vae, learn.pixels, test.pixels, saved.beta, labels, **options)
+    measured.metrics["epoch"] = saved.epoch
+    evaluation.write_report(measured, where.outputs, f"What this model does, after {saved.epoch} epochs")
+    for section in measured.sections:
         print(section.verdict)
     print(f"wrote {where.outputs / 'report.html'} and metrics.json")
 
 
 def sample(
-    checkpoint: tyro.conf.Positional[Path | None] = None,
-    /,
+    model: Model = None,
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64,
     seed: int = 0,
     out: Path | None = None,
-    model: Shipped | None = None,
-    prior: Literal["normal", "gaussian", "flow"] = "normal",
+    raw: bool = False,
 ) -> None:
-    """Draw new dogs: one sheet, outputs/samples.png, or single PNG files with --out.
+    """Draw new dogs from the best prior that a model has: one sheet, outputs/samples.png, or single PNG files with --out.
 
     Args:
-        checkpoint: a .pth or .safetensors file; the newest in models/saved_models when it and --model are left out.
         n: how many.
         seed: of the draws.
         out: folder for single files.
-        model: one that comes with the project, instead of a checkpoint.
-        prior: where latents come from: N(0, I), or one fitted to the latents of dogs, for faithful.
+        raw: draw from N(0, I) all the same.
     """
-    if prior != "normal" and model != "faithful":
-        raise ValueError(f"--prior {prior} knows the latents of --model faithful: add that")
-    vae = _model(checkpoint, model)
-    source = StandardNormal(vae.latent_shape) if prior == "normal" else load_pretrained(prior).to(best_device())
-    images = decode_latents(vae, source.sample(n, torch.Generator().manual_seed(seed)), BATCH)
-    if out is None:
-        path = folders().outputs / "samples.png"
-        drawn_from = "N(0, I)" if prior == "normal" else f"the prior '{prior}'"
-        save_figure(image_grid(images, f"{n} draws from {drawn_from}, decoded: seed {seed}, not picked"), path)
-        print(f"wrote {path}")
-    else:
-        _save_images(images, out, (f"sample_{i:05d}" for i in range(n)))
+    import torch
+
+    from .plots import image_grid, save_figure
+
+    vae, prior_file = _checkpoint(model).vae, folders().models / (model or "saved_models") / "prior.safetensors"
+    prior = models.StandardNormal(vae.latent_shape)
+    if not raw and (model in SHIPPED or prior_file.is_file()):
+        prior = models.load_prior(model if model in SHIPPED else prior_file)
+    z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed))
+    images = models.decode_latents(vae, z, BATCH)
+    if out is not None:
+        return _save_images(images, out, [f"sample_{i:05d}" for i in range(n)])
+    path = folders().outputs / "samples.png"
+    drawn_from = "N(0, I)" if isinstance(prior, models.StandardNormal) else f"the model's prior ({type(prior).__name__})"
+    save_figure(image_grid(images, f"{n} draws from {drawn_from}, decoded: seed {seed}, not picked"), path)
+    print(f"wrote {path}")
 
 
-def reconstruct(
-    source: tyro.conf.Positional[Path],
-    /,
-    out: Path,
-    model: Shipped | None = None,
-    checkpoint: Path | None = None,
-) -> None:
+def reconstruct(source: tyro.conf.Positional[Path], out: Path, model: Model = None, crop: Crop = None) -> None:
     """What comes back of each image of a folder that goes through a model's mean: PNG files named after the images.
 
     Args:
         source: folder of images.
         out: folder for the files.
-        model: one that comes with the project.
-        checkpoint: a .pth or .safetensors file instead; the newest in models/saved_models when both are left out.
     """
-    vae = _model(checkpoint, model)
-    images = load_images(source, vae.image_size)
-    _save_images(decode_latents(vae, encode_images(vae, images.pixels, BATCH)[0], BATCH), out, images.names)
-
-
-def _model(checkpoint: Path | None, shipped: Shipped | None) -> BaseVAE:
-    if checkpoint and shipped:
-        raise ValueError(f"two models named, {str(checkpoint)!r} and --model {shipped}: leave one out")
-    if shipped:
-        return load_pretrained(shipped).to(best_device())
-    return _checkpoint(checkpoint).vae
-
-
-def _checkpoint(path: Path | None) -> Checkpoint:
-    device = best_device()
-    return load_checkpoint(path, device) if path else load_newest_checkpoint(folders().checkpoints, device)
-
-
-def _save_images(images: Tensor, folder: Path, names: Iterable[str]) -> None:
-    for image, name in zip(to_uint8(images).permute(0, 2, 3, 1).numpy(), names, strict=True):
-        path = folder / f"{name}.png"
-        with atomic_write(path) as partial:
-            Image.fromarray(image).save(partial, "PNG")
-    print(f"wrote {len(images)} files to {folder}")
+    vae = _checkpoint(model).vae
+    images = data.load_images(source, vae.image_size, crop=crop or vae.crop)
+    z, _ = models.encode_images(vae, images.pixels, BATCH)
+    _save_images(models.decode_latents(vae, z, BATCH), out, images.names)
 
 
 def walk(
     start: tyro.conf.Positional[Path | None] = None,
     end: tyro.conf.Positional[Path | None] = None,
-    /,
+    model: Model = None,
     steps: int = 48,
     straight: bool = False,
     seed: int = 0,
-    checkpoint: Path | None = None,
     out: Path | None = None,
+    crop: Crop = None,
 ) -> None:
     """Walk from one dog to another: a GIF, outputs/walk.gif, and a filmstrip beside it, outputs/walk_filmstrip.png.
 
@@ -233,32 +200,57 @@ def walk(
         steps: how many pictures, both ends included.
         straight: along the straight line instead of the sphere's arc.
         seed: of the draws.
-        checkpoint: a .pth or .safetensors file; the newest in models/saved_models when left out.
         out: where the GIF goes.
     """
-    vae = _model(checkpoint, None)
-    generator = torch.Generator().manual_seed(seed)
+    import torch
 
-    def latent(photo: Path | None) -> Tensor:
-        if photo is None:
-            return torch.randn(vae.latent_shape, generator=generator)
-        pixels = torch.from_numpy(decode_image(photo, vae.image_size).copy()).permute(2, 0, 1)
-        return encode_images(vae, pixels[None])[0][0]
-
-    images = walk_between(vae, latent(start), latent(end), steps, on_sphere=not straight)
+    vae = _checkpoint(model).vae
+    ends = list(torch.randn(2, *vae.latent_shape, generator=torch.Generator().manual_seed(seed)))
+    for i, photo in enumerate((start, end)):
+        if photo is not None:
+            pixels = torch.tensor(data.decode_image(photo, vae.image_size, crop or vae.crop)).permute(2, 0, 1)
+            ends[i] = models.encode_images(vae, pixels[None])[0][0]
+    images = latent.walk(vae, *ends, steps, on_sphere=not straight)
     gif = out or folders().outputs / "walk.gif"
     strip = gif.with_name(f"{gif.stem}_filmstrip.png")
-    save_gif(images, gif)
-    save_png(filmstrip(images[:: -(-len(images) // 12)]), strip)
+    latent.save_gif(images, gif)
+    latent.save_png(latent.filmstrip(images[:: -(-len(images) // 12)]), strip)
     print(f"wrote {gif} and {strip}")
 
 
-def main() -> None:
-    """Run the command line; what a person can mend is said in one line, without a traceback."""
+def _checkpoint(model: str | None) -> "models.Checkpoint":
+    """What --model says: shipped weights, else the newest checkpoint of models/NAME, else a file."""
+    device, folder = best_device(), folders().models / (model or "saved_models")
+    if model is None or (model not in SHIPPED and folder.is_dir()):
+        return models.load_newest_checkpoint(folder, device)
+    if model not in SHIPPED and not Path(model).exists():
+        models.load_pretrained(model)  # says what there is
+    return models.load_checkpoint(SHIPPED.get(model, model), device)
+
+
+def _save_images(images, folder: Path, names: Sequence[str]) -> None:
+    from PIL import Image
+
+    for image, name in zip(models.to_uint8(images).permute(0, 2, 3, 1).numpy(), names, strict=True):
+        with atomic_write(folder / f"{name}.png") as partial:
+            Image.fromarray(image).save(partial, "PNG")
+    print(f"wrote {len(images)} files to {folder}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; the one place where an exception becomes a sentence. Exits with 1 after it, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for i in range(len(words), 0, -1):
+        if words[i - 1] == "--crop" and words[i : i + 1] not in [[crop] for crop in CROPS]:
+            words.insert(i, "box")
+    commands = {command.__name__: command for command in (split, duplicates, train, evaluate, sample, reconstruct, walk)}
     try:
-        commands = {command.__name__: command for command in (split, duplicates, train, evaluate, sample, reconstruct, walk)}
-        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m vae_helpers", description=__doc__)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        options = {"args": [word for word in words if word != "--debug"], "description": __doc__}
+        tyro.extras.subcommand_cli_from_dict(commands, prog="vae-helpers", **options)
     except KeyboardInterrupt:
-        sys.exit("stopped")
+        sys.exit(130)
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        expected = isinstance(error, ValueError | OSError | FloatingPointError)
+        sys.exit(f"error: {error}" if expected else f"error: {type(error).__name__}: {error} (--debug shows where)")
