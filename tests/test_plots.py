@@ -1,12 +1,17 @@
+import base64
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
-from tiny import random_pixels, tiny_vae
+from tiny import random_pixels
 
-from vae_helpers.evaluation import reconstruction_saver
 from vae_helpers.models import to_float
 from vae_helpers.plots import (
     bars,
@@ -14,32 +19,27 @@ from vae_helpers.plots import (
     heat_map,
     histograms,
     image_grid,
-    image_map,
     image_rows,
     loss_curve,
     paths,
-    rate_distortion,
     save_figure,
-    scatter_by_label,
+    show,
 )
 
 PIXELS = random_pixels(6, image_size=8)
 PARTS = ("train_loss", "train_recon", "train_kl", "validation_loss", "validation_recon", "validation_kl")
 HISTORY = [{"epoch": epoch} | {name: i + 1 / epoch for i, name in enumerate(PARTS)} for epoch in (1, 2, 3)]
-POINTS = {"beta 2": (3.0, 0.02), "calibrated": (5.0, 0.01), "beta 1": (1.0, 0.1)}
+BROKEN = r"$\frac{a}$"  # a name that a folder may have, and no formula
 
 FIGURES = {
-    "image_rows": lambda: image_rows({"a": PIXELS, "b": to_float(PIXELS)}, "A title"),
-    "image_grid": lambda: image_grid(PIXELS, "A title", columns=4),
-    "loss_curve": lambda: loss_curve(HISTORY, "A title"),
-    "bars": lambda: bars(np.arange(5.0), "A title", "x", "y", line=2.0),
-    "curves": lambda: curves(np.arange(5.0), {"a": np.arange(5.0), "b": np.ones(5)}, "A title", "x", "y"),
-    "heat_map": lambda: heat_map(np.eye(3), "A title", ["a", "b", "c"], "x", "y"),
-    "histograms": lambda: histograms({"a": np.arange(5.0), "b": np.arange(9.0)}, "A title", "x", line=2.0),
-    "rate_distortion": lambda: rate_distortion(POINTS, np.array([[1.0, 0.2], [3.0, 0.1]]), "PCA", "A title"),
-    "paths": lambda: paths({"a": torch.randn(3, 5, 2), "b": torch.randn(2, 5, 2)}, torch.randn(9, 2), "A title"),
-    "scatter_by_label": lambda: scatter_by_label(np.eye(3)[:, :2], ["a", "others", "b"], "A title", size=3),
-    "image_map": lambda: image_map(np.random.default_rng(0).normal(size=(6, 2)), PIXELS, "A title", size=3),
+    "image_rows": lambda title, name: image_rows({name: PIXELS, "b": to_float(PIXELS)}, title, [name] * 6),
+    "image_grid": lambda title, name: image_grid(PIXELS, title, columns=4),
+    "loss_curve": lambda title, name: loss_curve(HISTORY, title),
+    "bars": lambda title, name: bars(np.arange(5.0), title, "x", "y", line=2.0, names=[name] * 5),
+    "curves": lambda title, name: curves(np.arange(5.0), {name: np.arange(5.0), "b": np.ones(5)}, title, "x", "y"),
+    "heat_map": lambda title, name: heat_map(np.eye(3), title, [name, "b", "c"], "x", "y"),
+    "histograms": lambda title, name: histograms({name: np.arange(5.0), "b": np.arange(9.0)}, title, "x"),
+    "paths": lambda title, name: paths({name: torch.randn(3, 5, 2), "b": torch.randn(2, 5, 2)}, torch.randn(9, 2), title),
 }
 
 
@@ -50,33 +50,50 @@ def picture(figure: Figure) -> np.ndarray:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_plot_is_returned_with_its_title_and_left_nowhere_else(name):
-    figure = FIGURES[name]()
+    figure = FIGURES[name]("A title", "a name")
     assert isinstance(figure, Figure) and plt.get_fignums() == []
     titles = [axes.get_title(loc="left") for axes in figure.axes] + [figure.get_suptitle()]
     assert "A title" in titles
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_becomes_a_png_and_nothing_else_is_left(tmp_path, name):
-    save_figure(FIGURES[name](), tmp_path / "outputs" / "figure.png")
+def test_a_figure_becomes_a_png_and_nothing_else_is_left_whatever_the_data_is_called(tmp_path, name):
+    figure = FIGURES[name](BROKEN, BROKEN)
+    save_figure(figure, tmp_path / "outputs" / "figure.png")
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["figure.png"]
     with Image.open(tmp_path / "outputs" / "figure.png") as image:
         assert image.format == "PNG" and np.asarray(image.convert("L")).std() > 0
+    assert BROKEN in [text.get_text() for text in figure.findobj(Text)]
 
 
 def test_rows_show_the_pixels_of_their_images_bytes_or_signed():
     shown = picture(image_rows({"bytes": PIXELS, "signed": to_float(PIXELS[[5, 4, 3, 2, 1, 0]])}, "A title"))
     for row, order in enumerate((range(6), range(5, -1, -1))):
         for column, i in enumerate(order):
-            tile = shown[10 * row : 10 * row + 8, 10 * column : 10 * column + 8]  # 8 pixels and a gap of 2
+            tile = shown[10 * row + 2 : 10 * row + 10, 10 * column + 2 : 10 * column + 10]  # 8 pixels after a gap of 2
             assert np.array_equal(tile, PIXELS[i].permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("n_rows", [1, 4])
+def test_labels_stand_in_the_middle_of_their_row_and_captions_of_their_column(n_rows):
+    axes = image_rows({str(i): PIXELS[:2] for i in range(n_rows)}, "A title", ["left", "right"]).axes[0]
+    assert [(label.get_text(), at) for label, at in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)] == [
+        ("left", 6),
+        ("right", 16),
+    ]
+    assert axes.get_yticks().tolist() == [6, 16, 26, 36][:n_rows]
+
+
+def test_rows_of_unequal_length_are_an_error():
+    with pytest.raises(RuntimeError, match="equal size"):
+        image_rows({"six": PIXELS, "five": PIXELS[:5]}, "A title")
 
 
 def test_a_grid_goes_row_by_row_and_ends_in_white():
     shown = picture(image_grid(PIXELS, "A title", columns=4))
-    assert shown.shape == (20, 40, 3)
-    assert np.array_equal(shown[10:18, 10:18], PIXELS[5].permute(1, 2, 0))
-    assert (shown[10:, 20:] == 255).all()
+    assert shown.shape == (22, 42, 3)
+    assert np.array_equal(shown[12:20, 12:20], PIXELS[5].permute(1, 2, 0))
+    assert (shown[12:, 22:] == 255).all()
 
 
 def test_a_loss_curve_shows_epochs_against_both_averages():
@@ -86,59 +103,19 @@ def test_a_loss_curve_shows_epochs_against_both_averages():
             assert list(line.get_ydata()) == [record[f"{part}_{name}"] for record in HISTORY]
 
 
-def test_a_map_puts_images_where_their_coordinates_say():
-    axes = image_map(np.array([[0.0, 5.0], [10.0, -5.0], [5.0, 0.0]]), PIXELS[:3], "A title").axes[0]
-    for image, pixels, middle in zip(axes.images, PIXELS, [(0, 1), (1, 0), (0.5, 0.5)], strict=False):
-        left, right, bottom, top = image.get_extent()
-        assert ((left + right) / 2, (bottom + top) / 2) == pytest.approx(middle)
-        assert np.array_equal(image.get_array(), pixels.permute(1, 2, 0))
-
-
-def test_a_map_of_labels_has_a_colour_for_each_and_grey_for_the_others():
-    places = np.arange(12.0).reshape(6, 2)
-    axes = scatter_by_label(places, ["pug", "others", "beagle", "pug", "others", "beagle"], "title").axes[0]
-    drawn = {dots.get_label(): (dots.get_offsets().tolist(), tuple(dots.get_facecolor()[0][:3])) for dots in axes.collections}
-    assert {label: dots for label, (dots, _) in drawn.items()} == {
-        "others": places[[1, 4]].tolist(),
-        "beagle": places[[2, 5]].tolist(),
-        "pug": places[[0, 3]].tolist(),
-    }
-    assert len({colour for _, colour in drawn.values()}) == 3 and len(set(drawn["others"][1])) == 1
-    assert next(iter(drawn)) == "others", "the others lie below"
-
-
 def test_curves_that_have_no_colour_left_are_not_dropped_in_silence():
     ys = {str(i): np.full(3, float(i)) for i in range(5)}
     assert len(curves(np.arange(3), ys, "A title", "x", "y").axes[0].lines) == 5
 
 
-def test_the_picture_of_reconstructions_is_refreshed_after_every_epoch(tmp_path):
-    path, pictures = tmp_path / "reconstructed.png", []
-    save = reconstruction_saver(random_pixels(3), path)
-    for epoch in (1, 2):
-        save(tiny_vae(seed=epoch), {"epoch": epoch})
-        with Image.open(path) as image:
-            pictures.append(np.asarray(image.convert("RGB")))
-    assert not np.array_equal(*pictures)
-    assert [file.name for file in tmp_path.iterdir()] == ["reconstructed.png"]
-
-
 def test_a_heat_map_of_shares_starts_at_white_and_one_of_signed_numbers_has_white_in_the_middle():
-    for values, low in ((np.array([[0.0, 0.5]]), 0), (np.array([[-0.2, 0.5]]), -1)):
+    for values, limits in ((np.array([[0.0, 0.5]]), (0, 0.5)), (np.array([[-0.8, 0.5]]), (-0.8, 0.8))):
         figure = heat_map(values, "A title", ["row"], "x", "y", columns=["one", "two"])
         shown = figure.axes[0].images[0]
-        assert shown.get_clim() == (low, 1)
+        assert shown.get_clim() == limits
         assert shown.cmap(shown.norm(0.0))[:3] == pytest.approx((0.97, 0.98, 1), abs=0.05)
         assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["one", "two"]
         assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["row"]
-
-
-def test_the_betas_are_joined_in_the_order_of_their_rates_and_every_point_is_named():
-    axes = rate_distortion(POINTS, np.array([[3.0, 0.1], [1.0, 0.2]]), "PCA", "A title").axes[0]
-    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
-    assert lines["one VAE for each beta"] == [[1.0, 0.1], [3.0, 0.02]]
-    assert lines["PCA"] == [[1.0, 0.2], [3.0, 0.1]]
-    assert [text.get_text() for text in axes.texts] == list(POINTS)
 
 
 def test_histograms_share_their_bins_whatever_each_holds():
@@ -157,3 +134,21 @@ def test_every_point_has_a_line_from_its_start_to_its_end():
     assert len(goal) == 9
     np.testing.assert_allclose(start, way[0])
     np.testing.assert_allclose(end, way[-1])
+
+
+KINDS = {"image_grid": "jpeg", "image_rows": "jpeg", "heat_map": "png", "bars": "png"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_figure_is_shown_with_its_description_images_as_jpeg_and_plots_as_png(tmp_path, name):
+    InteractiveShell.instance(ipython_dir=str(tmp_path))
+    try:
+        with capture_output() as captured:
+            show(FIGURES[name]("A title", "a name"), "Six dogs in a row")
+    finally:
+        InteractiveShell.clear_instance()
+    (output,) = captured.outputs
+    assert output.metadata == {f"image/{KINDS[name]}": {"alt": "Six dogs in a row"}}
+    content = base64.b64decode(output.data[f"image/{KINDS[name]}"])
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == KINDS[name].upper() and np.asarray(image.convert("L")).std() > 0
