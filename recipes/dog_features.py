@@ -26,10 +26,11 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from vae_helpers.config import best_device, use_bfloat16
+from vae_helpers.config import best_device, precision_wanted
 from vae_helpers.data import decode_image, find_images, unpack
 from vae_helpers.evaluation import Comparison, DogFeatures, compare_features, extract_features
 from vae_helpers.files import atomic_write
+from vae_helpers.models import use_bfloat16
 
 SOURCE_SIZE = 64  # photos to cut views from: with room around 56 x 56, so that some views keep every pixel as it is
 SIZE = DogFeatures.image_size
@@ -125,7 +126,7 @@ def train(photos: Tensor, plain: Tensor, seconds: float, batch_size: int, seed: 
         # mostly upright, as dogs are; both views alike, so that turned is not the same
         turns = torch.where(turns < 4, turns, 0)
         views, frames = zip(*(random_views(chosen, turns, generator) for _ in range(2)), strict=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device, precision_wanted())):
             features = network.network(torch.cat(views).contiguous(memory_format=torch.channels_last))
         losses = tasks.loss(features.float(), turns.repeat(2), torch.cat(frames))
         optimizer.zero_grad(set_to_none=True)

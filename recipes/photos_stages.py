@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from photos_data import random_batch
 from torch import Tensor
 
-from vae_helpers.config import best_device, use_bfloat16
-from vae_helpers.models import BaseVAE, calibrated_beta, update_ema, vae_loss
+from vae_helpers.config import best_device, precision_wanted
+from vae_helpers.models import BaseVAE, calibrated_beta, use_bfloat16, vae_loss
+from vae_helpers.training import update_ema
 
 DEVICE = best_device()
 AVERAGE = 0.999  # of the weights, kept at every step
 
 
 def autocast() -> torch.autocast:
-    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=use_bfloat16(DEVICE))
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=use_bfloat16(DEVICE, precision_wanted()))
 
 
 class Budget:

@@ -36,11 +36,6 @@ class Folders:
         self.toy_dogs, self.photos, self.cache = (root / "data" / name for name in ("toy_dogs", "photos", "cache"))
         self.checkpoints = self.models / "saved_models"
 
-    def shown(self, path: str | Path) -> str:
-        """`path` as a reader should see it: from the root, with forward slashes."""
-        path = Path(path).resolve()
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
-
 
 def folders() -> Folders:
     """The folders of the workspace: VAE_HOME, else the nearest parent folder that is this project, else the current one."""
@@ -105,20 +100,3 @@ def _flag(name: str, *others: str) -> bool | None:
     if word not in _ANSWERS:
         raise ValueError(f"{name}={word!r}: say {', '.join(filter(None, (*_ANSWERS, *others)))}, or leave it out")
     return _ANSWERS[word]
-
-
-def project_folder():
-    return _project()
-
-
-def use_bfloat16(device: "torch.device") -> bool:
-    import torch
-
-    if precision_wanted() != "auto":
-        return precision_wanted() == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        can = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
-    return False

@@ -249,12 +249,12 @@ def test_the_command_line_trains_in_two_processes(tmp_path):
     split_dataset(tmp_path / "dogs", tmp_path / "data" / "train" / "dogs", tmp_path / "data" / "test" / "dogs")
     curves = []
     for launcher in ((), LAUNCH):
-        where = tmp_path / f"models{len(launcher)}"
-        command = [sys.executable, *launcher, "-m", "vae_helpers", "train", "--epochs", "2", "--checkpoint-dir", str(where)]
+        name = f"model{len(launcher)}"
+        command = [sys.executable, *launcher, "-m", "vae_helpers", "train", "--epochs", "2", "--name", name]
         result = subprocess.run(command, env=os.environ | home, capture_output=True, text=True, timeout=600)
         assert result.returncode == 0, result.stderr
         assert ("2 processes share every batch" in result.stdout) == (launcher == LAUNCH)
         assert result.stdout.count("epoch  2/2") == 1, result.stdout
-        curves.append(history(where, 2))
+        curves.append(history(tmp_path / "models" / name, 2))
     assert_same_curve(*curves)
     assert len(list((tmp_path / "data" / "cache").iterdir())) == 1
