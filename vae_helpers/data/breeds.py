@@ -1,26 +1,41 @@
-"""Which breed an image shows, as far as its name tells."""
+"""Which breed each image shows, as far as names tell."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 
-_ID = re.compile(r"(n\d{8})(?!\d)[-_ ]*(.*)")  # of an ImageNet class, and what follows it
+LEAST_IMAGES = 3
+"""Images in the smallest folder that is taken for a breed."""
+_IMAGENET_ID = re.compile(r"(n\d{8})(?!\d)[-_ ]*(.*?)[-_ ]*\d*")  # an ImageNet class, its words, the number of an image
+_NO_BREED = re.compile(
+    r"([\d\W_]|train(ing)?|test(ing)?|val(id(ation)?)?|jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?"
+    r"|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?)*",
+    re.IGNORECASE,
+)
 
 
-def breed_of(name: str) -> str | None:
-    """The breed in an image's name: the folder that it lies in, else the ImageNet class its name begins with, else None.
+def breeds_of(names: Sequence[str]) -> list[str | None]:
+    """The breed of each image: the folder that it lies in, else the ImageNet class its name begins with, else None.
 
-    name: relative, with forward slashes. "n02113624-toy_poodle/a.jpg", "toy_poodle/a.jpg" and "n02113624_8890.jpg" are all
-    "toy poodle". An ImageNet class that is no dog in Stanford's or ImageNet's list stays a number.
+    names: relative, with forward slashes. "n02113624-toy_poodle/a.jpg", "toy_poodle/a.jpg" and "n02113624_8890.jpg" are all
+    "toy poodle"; an ImageNet class that is no dog stays a number. Folders count as breeds when there are at least two of
+    them with LEAST_IMAGES images each; smaller ones, parts of a split (`train`) and dates (`2021-03`) never do.
     """
-    path = PurePosixPath(name)
-    if path.parent.name:
-        found = _ID.fullmatch(path.parent.name)
-        words = (found[2] or _imagenet_dogs().get(found[1], found[1])) if found else path.parent.name
-        return words.replace("_", " ").encode(errors="replace").decode()  # a name may hold what no font can draw
-    found = _ID.fullmatch(path.stem)
-    return _imagenet_dogs().get(found[1], found[1]) if found else None
+    folders = [PurePosixPath(name).parent.name for name in names]
+    large = {folder for folder, n in Counter(folders).items() if n >= LEAST_IMAGES and not _NO_BREED.fullmatch(folder)}
+    breeds = []
+    for name, folder in zip(names, folders, strict=True):
+        breed = folder.replace("_", " ") if folder in large and len(large) > 1 else _imagenet_breed(PurePosixPath(name).stem)
+        breeds.append(_imagenet_breed(folder) or breed)
+    return [breed and breed.encode(errors="replace").decode() for breed in breeds]  # a name may hold what no font can draw
+
+
+def _imagenet_breed(name: str) -> str | None:
+    found = _IMAGENET_ID.fullmatch(name)
+    return found and (_imagenet_dogs().get(found[1]) or found[2].replace("_", " ") or found[1])
 
 
 @cache

@@ -6,7 +6,7 @@ Every picture follows from one row of factors alone. `FACTORS` lists them with t
 
 import colorsys
 import csv
-from collections.abc import Iterable
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,100 +90,113 @@ def draw_dog(factors: dict[str, float | str], pixels: int = 112) -> Image.Image:
 
     factors: one value for every name in `FACTORS`. Raises KeyError for a missing one.
     """
-    f = factors
-    big = pixels * _DRAWN_AT
-    radius = 0.27 * f["size"]
-    tilt = np.radians(f["head_tilt"])
-    turn_by = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
-    centre = np.array([0.5 + f["place_x"], 0.46 + f["place_y"]])
-
-    def on_head(outline: np.ndarray) -> list[tuple[float, float]]:  # head coordinates to pixels
-        return [tuple(p) for p in (centre + radius * outline @ turn_by) * big]
-
-    def on_body(outline: np.ndarray) -> list[tuple[float, float]]:  # the shoulders do not tilt
-        return [tuple(p) for p in (centre + radius * outline) * big]
-
-    hue, light = f["coat_hue"], f["coat_lightness"]
-    saturation = 0.52 - 0.20 * abs(light - 0.5)
-    coat = _rgb(hue, saturation, light)
-    shade = _rgb(hue, saturation, light * 0.80)
-    dark = _rgb(hue, saturation, light * 0.58)
-    pale = _rgb(hue + 0.01, 0.55, 0.60 + 0.38 * light)
-    # a patch is dark on a light coat and light on a dark one
-    patch = _rgb(hue, 0.45, light - 0.32) if light > 0.5 else _rgb(hue + 0.01, 0.50, light + 0.26)
-
-    image = Image.new("RGB", (big, big), _rgb(f["background_hue"], 0.42, 0.70))
-    draw = ImageDraw.Draw(image)
-    draw.polygon([tuple(p * big) for p in _ellipse(0.5, 1.13, 0.95, 0.36)], fill=_rgb(f["background_hue"], 0.34, 0.56))
-
-    turn, w, m = f["head_turn"], f["head_width"], f["muzzle_length"]
-    near, far = 0.16 * turn, 0.30 * turn * (0.6 + 0.5 * m)  # what stands out further moves further
-
-    draw.polygon(on_body(_ellipse(-0.10 * turn, 2.05, 1.18, 1.35, 2.6)), fill=shade)
-    draw.polygon(on_body(_ellipse(-0.04 * turn, 2.15, 0.55, 1.15)), fill=pale)
-
-    for side in (-1, 1):
-        base = np.array([side * w * 0.66 - 0.08 * turn, -0.62])
-        ear = _ear(side, base, f["ear_length"], f["ear_point"], 0.34)
-        draw.polygon(on_head(ear), fill=dark)
-        if f["ear_point"] > 0.35:  # the inside of an ear shows once it stands
-            inner = base + (ear - base) * (0.30 + 0.35 * f["ear_point"]) + np.array([0, -0.06])
-            draw.polygon(on_head(inner), fill=_rgb(0.02, 0.40, 0.45 + 0.30 * light))
-    head = _ellipse(0, 0, w, 0.98, 2.35)
-    head[:, 0] *= 1 + 0.10 * head[:, 1]  # cheeks
-    draw.polygon(on_head(head), fill=coat)
-    for side in (-1, 1):  # floppy ears hang over the head: the same ear again, faded in by how floppy it is
-        if f["ear_point"] < 0.5:
-            base = np.array([side * w * 0.72 - 0.08 * turn, -0.66])
-            draw.polygon(on_head(_ear(side, base, f["ear_length"], f["ear_point"], 0.32)), fill=dark)
-
-    eye_y, eye_x = -0.16, 0.40 * w
-    mask = Image.new("L", (big, big))
-    ImageDraw.Draw(mask).polygon(on_head(head * 0.985), fill=255)
-    painted = image.copy()
-    for name, side in (("left", -1), ("right", 1)):
-        if f["patch"] in (name, "both"):
-            outline = _ellipse(side * (eye_x + 0.05) + near, eye_y - 0.06, 0.34, 0.42)
-            ImageDraw.Draw(painted).polygon(on_head(outline), fill=patch)
-    image.paste(painted, mask=mask)
-    draw = ImageDraw.Draw(image)
-
-    muzzle_y = 0.40 + 0.14 * m
-    draw.polygon(on_head(_ellipse(0.7 * near, -0.42, 0.13, 0.55)), fill=pale)  # the blaze
-    if f["tongue"] == "out":
-        draw.polygon(on_head(_ellipse(far, muzzle_y + 0.47, 0.19, 0.34, 2.6)), fill=(226, 98, 120))
-        draw.polygon(on_head(_ellipse(far, muzzle_y + 0.45, 0.02, 0.26)), fill=(186, 66, 92))
-    draw.polygon(on_head(_ellipse(far * 0.8, muzzle_y, 0.50 + 0.04 * m, 0.36 + 0.10 * m, 2.2)), fill=pale)
-
-    ink = (36, 26, 28)
-    nose_y = muzzle_y - 0.16 - 0.02 * m
-    line = max(1, round(radius * big * 0.055))
-    draw.line(on_head(np.array([[far, nose_y], [far, muzzle_y + 0.17]])), fill=ink, width=line)
-    for side in (-1, 1):  # the mouth, two arcs below the nose
-        a = np.linspace(0, np.pi * 0.85, 12)
-        arc = np.stack([far + side * 0.17 * (1 - np.cos(a)), muzzle_y + 0.13 + 0.11 * np.sin(a)], 1)
-        draw.line(on_head(arc), fill=ink, width=line, joint="curve")
-    nose = _ellipse(far, nose_y, 0.21, 0.145, 2.6)
-    nose[:, 0] = far + (nose[:, 0] - far) * (1 - 1.3 * (nose[:, 1] - nose_y))
-    draw.polygon(on_head(nose), fill=ink)
-    draw.polygon(on_head(_ellipse(far - 0.06, nose_y - 0.06, 0.07, 0.03)), fill=(132, 122, 126))
-
-    for side in (-1, 1):
-        squeeze = 1 - 0.22 * max(0.0, side * turn)  # the far eye looks narrower
-        x = side * eye_x + near
-        size = f["eye_size"]
-        draw.polygon(on_head(_ellipse(x, eye_y, size * 1.30 * squeeze, size * 1.35)), fill=dark)
-        draw.polygon(on_head(_ellipse(x, eye_y, size * 1.12 * squeeze, size * 1.15)), fill=(250, 246, 240))
-        x += 0.25 * size * turn
-        draw.polygon(on_head(_ellipse(x, eye_y, size * 0.95 * squeeze, size * 1.02)), fill=(88, 52, 30))
-        draw.polygon(on_head(_ellipse(x, eye_y, size * 0.62 * squeeze, size * 0.68)), fill=(18, 12, 14))
-        glint = _ellipse(x - 0.35 * size, eye_y - 0.38 * size, size * 0.30, size * 0.30)
-        draw.polygon(on_head(glint), fill=(255, 255, 255))
-
-    small = np.asarray(image.resize((pixels, pixels), Image.Resampling.BOX), dtype=np.float32)
+    painter = _Painter(factors, pixels * _DRAWN_AT)
+    painter.paint_body_and_head()
+    painter.paint_patches()
+    painter.paint_muzzle()
+    painter.paint_eyes()
+    small = np.asarray(painter.image.resize((pixels, pixels), Image.Resampling.BOX), dtype=np.float32)
     across, down = np.meshgrid(np.linspace(-1, 1, pixels), np.linspace(-1, 1, pixels))
-    lit = 1.0 + 0.26 * f["light"] * across - 0.08 * down
+    lit = 1.0 + 0.26 * factors["light"] * across - 0.08 * down
     return Image.fromarray(np.clip(small * lit[..., None], 0, 255).astype(np.uint8))
+
+
+class _Painter:
+    """Paints the parts of a dog, back to front. Its coordinates are the head's: the middle is (0, 0), the radius 1."""
+
+    def __init__(self, factors: dict[str, float | str], size: int) -> None:
+        self.f = f = factors
+        self.size = size
+        self.radius, tilt = 0.27 * f["size"], np.radians(f["head_tilt"])
+        self.tilted = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
+        self.centre = np.array([0.5 + f["place_x"], 0.46 + f["place_y"]])
+        self.turn, self.eye_x, self.eye_y = f["head_turn"], 0.40 * f["head_width"], -0.16
+        # what stands out further moves further when the head turns
+        self.near, self.far = 0.16 * self.turn, 0.30 * self.turn * (0.6 + 0.5 * f["muzzle_length"])
+        hue, light = f["coat_hue"], f["coat_lightness"]
+        self.coat, self.shade, self.dark = (_rgb(hue, 0.52 - 0.20 * abs(light - 0.5), light * by) for by in (1, 0.80, 0.58))
+        self.pale = _rgb(hue + 0.01, 0.55, 0.60 + 0.38 * light)
+        self.image = Image.new("RGB", (size, size), _rgb(f["background_hue"], 0.42, 0.70))
+
+    def place(self, outline: np.ndarray, tilted: bool = True) -> list[tuple[float, float]]:
+        """Head coordinates to pixels; the shoulders do not tilt with the head."""
+        outline = self.radius * outline @ self.tilted if tilted else self.radius * outline
+        return [tuple(point) for point in (self.centre + outline) * self.size]
+
+    def polygon(self, outline: np.ndarray, fill: tuple[int, int, int], tilted: bool = True) -> None:
+        ImageDraw.Draw(self.image).polygon(self.place(outline, tilted), fill=fill)
+
+    def line(self, points: np.ndarray, fill: tuple[int, int, int]) -> None:
+        width = max(1, round(self.radius * self.size * 0.055))
+        ImageDraw.Draw(self.image).line(self.place(points), fill=fill, width=width, joint="curve")
+
+    def paint_body_and_head(self) -> None:
+        f, turn = self.f, self.turn
+        floor = [tuple(point * self.size) for point in _ellipse(0.5, 1.13, 0.95, 0.36)]
+        ImageDraw.Draw(self.image).polygon(floor, fill=_rgb(f["background_hue"], 0.34, 0.56))
+        self.polygon(_ellipse(-0.10 * turn, 2.05, 1.18, 1.35, 2.6), self.shade, tilted=False)
+        self.polygon(_ellipse(-0.04 * turn, 2.15, 0.55, 1.15), self.pale, tilted=False)
+        for side in (-1, 1):
+            base, ear = self.ear(side, 0.66, -0.62, 0.34)
+            self.polygon(ear, self.dark)
+            if f["ear_point"] > 0.35:  # the inside of an ear shows once it stands
+                inner = base + (ear - base) * (0.30 + 0.35 * f["ear_point"]) + np.array([0, -0.06])
+                self.polygon(inner, _rgb(0.02, 0.40, 0.45 + 0.30 * f["coat_lightness"]))
+        self.polygon(self.head(), self.coat)
+        if f["ear_point"] < 0.5:  # floppy ears hang over the head
+            for side in (-1, 1):
+                self.polygon(self.ear(side, 0.72, -0.66, 0.32)[1], self.dark)
+
+    def head(self) -> np.ndarray:
+        outline = _ellipse(0, 0, self.f["head_width"], 0.98, 2.35)
+        outline[:, 0] *= 1 + 0.10 * outline[:, 1]  # cheeks
+        return outline
+
+    def ear(self, side: int, x: float, y: float, width: float) -> tuple[np.ndarray, np.ndarray]:
+        """(where it is attached, its outline)"""
+        base = np.array([side * self.f["head_width"] * x - 0.08 * self.turn, y])
+        return base, _ear(side, base, self.f["ear_length"], self.f["ear_point"], width)
+
+    def paint_patches(self) -> None:
+        hue, light, bare = self.f["coat_hue"], self.f["coat_lightness"], self.image.copy()
+        # dark on a light coat and light on a dark one
+        colour = _rgb(hue, 0.45, light - 0.32) if light > 0.5 else _rgb(hue + 0.01, 0.50, light + 0.26)
+        for name, side in (("left", -1), ("right", 1)):
+            if self.f["patch"] in (name, "both"):
+                self.polygon(_ellipse(side * (self.eye_x + 0.05) + self.near, self.eye_y - 0.06, 0.34, 0.42), colour)
+        on_head = Image.new("L", bare.size)
+        ImageDraw.Draw(on_head).polygon(self.place(self.head() * 0.985), fill=255)
+        self.image = Image.composite(self.image, bare, on_head)
+
+    def paint_muzzle(self) -> None:
+        m, far = self.f["muzzle_length"], self.far
+        y, ink = 0.40 + 0.14 * m, (36, 26, 28)
+        self.polygon(_ellipse(0.7 * self.near, -0.42, 0.13, 0.55), self.pale)  # the blaze
+        if self.f["tongue"] == "out":
+            self.polygon(_ellipse(far, y + 0.47, 0.19, 0.34, 2.6), (226, 98, 120))
+            self.polygon(_ellipse(far, y + 0.45, 0.02, 0.26), (186, 66, 92))
+        self.polygon(_ellipse(far * 0.8, y, 0.50 + 0.04 * m, 0.36 + 0.10 * m, 2.2), self.pale)
+        nose_y = y - 0.16 - 0.02 * m
+        self.line(np.array([[far, nose_y], [far, y + 0.17]]), ink)
+        a = np.linspace(0, np.pi * 0.85, 12)
+        for side in (-1, 1):  # the mouth, two arcs below the nose
+            self.line(np.stack([far + side * 0.17 * (1 - np.cos(a)), y + 0.13 + 0.11 * np.sin(a)], 1), ink)
+        nose = _ellipse(far, nose_y, 0.21, 0.145, 2.6)
+        nose[:, 0] = far + (nose[:, 0] - far) * (1 - 1.3 * (nose[:, 1] - nose_y))
+        self.polygon(nose, ink)
+        self.polygon(_ellipse(far - 0.06, nose_y - 0.06, 0.07, 0.03), (132, 122, 126))
+
+    def paint_eyes(self) -> None:
+        size, y = self.f["eye_size"], self.eye_y
+        for side in (-1, 1):
+            squeeze = 1 - 0.22 * max(0.0, side * self.turn)  # the far eye looks narrower
+            x = side * self.eye_x + self.near
+            self.polygon(_ellipse(x, y, size * 1.30 * squeeze, size * 1.35), self.dark)
+            self.polygon(_ellipse(x, y, size * 1.12 * squeeze, size * 1.15), (250, 246, 240))
+            x += 0.25 * size * self.turn
+            self.polygon(_ellipse(x, y, size * 0.95 * squeeze, size * 1.02), (88, 52, 30))
+            self.polygon(_ellipse(x, y, size * 0.62 * squeeze, size * 0.68), (18, 12, 14))
+            self.polygon(_ellipse(x - 0.35 * size, y - 0.38 * size, size * 0.30, size * 0.30), (255, 255, 255))
 
 
 def write_toy_dogs(folder: str | Path, n: int = 4096, seed: int = 0, pixels: int = 112) -> list[Path]:
@@ -192,32 +205,32 @@ def write_toy_dogs(folder: str | Path, n: int = 4096, seed: int = 0, pixels: int
     Pictures that are there already are kept when `factors.csv` shows that they are the same dogs, so calling this
     again is cheap and an interrupted run goes on where it stopped. Needs about 13 KB a dog at 112 pixels.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"file": f"toy_{i:05d}.png"} | row for i, row in enumerate(sample_factors(n, seed))]
-    listing = folder / "factors.csv"
-    wanted = [{name: str(value) for name, value in row.items()} for row in rows]
-    if not (
-        listing.exists() and _read_rows(listing) == wanted and _drawn_pixels(folder) in (None, pixels)
-    ):  # the list first: whatever is drawn after it belongs to it
+    folder, rows = Path(folder), sample_factors(n, seed)
+    paths = [folder / f"toy_{i:05d}.png" for i in range(n)]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerows([["file", *FACTORS], *([path.name, *row.values()] for path, row in zip(paths, rows, strict=True))])
+    listing, wanted = folder / "factors.csv", text.getvalue().encode()
+    if not (listing.exists() and listing.read_bytes() == wanted and _drawn_pixels(folder) in (None, pixels)):
         for old in folder.glob("toy_*.png"):
             old.unlink()
-        _write_rows(listing, rows)
+        with atomic_write(listing) as partial:  # first: whatever is drawn after it belongs to it
+            partial.write_bytes(wanted)
 
-    def draw(row: dict) -> Path:
-        path = folder / row["file"]
+    def draw(path: Path, row: dict) -> None:
         if not path.exists():
             with atomic_write(path) as partial:
                 draw_dog(row, pixels).save(partial, format="PNG", compress_level=1)
-        return path
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(draw, rows))
+        list(pool.map(draw, paths, rows))
+    return paths
 
 
 def read_factors(folder: str | Path) -> dict[str, dict[str, float | str]]:
     """The factors that `write_toy_dogs` left in `folder`: file name -> factor name -> value."""
-    rows = _read_rows(Path(folder) / "factors.csv")
+    with (Path(folder) / "factors.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     return {row["file"]: {name: row[name] if name in CATEGORICAL else float(row[name]) for name in FACTORS} for row in rows}
 
 
@@ -227,15 +240,3 @@ def _drawn_pixels(folder: Path) -> int | None:
         with Image.open(path) as image:
             return image.width
     return None
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _write_rows(path: Path, rows: Iterable[dict]) -> None:
-    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["file", *FACTORS])
-        writer.writeheader()
-        writer.writerows(rows)
