@@ -1,11 +1,12 @@
-"""Where new latents come from: a ladder of priors p(z), each fitted to the latents of the training photos.
+"""Where new latents come from: priors p(z), each learned from the latents of the training photos.
 
 `StandardNormal` (what the VAE was trained towards) → `FullGaussian` → `GaussianMixture` → `flow.LatentFlow`
-Each has `fit(latents)`, `sample(n, generator)`, `save(path)` and `load(path)`.
+
+Each has `sample(n, generator)`, `log_prob(z)` and `save(path)`, which `load_prior` reads. The first three have `fit(mu, std)`;
+the flow is trained by `training.fit_flow`.
 """
 
 import inspect
-import json
 import math
 from pathlib import Path
 from typing import Self
@@ -13,17 +14,15 @@ from typing import Self
 import sklearn.mixture
 import torch
 import torch.nn as nn
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from ..files import atomic_write
+from ..files import save_weights
 
 
 class Prior(nn.Module):
     """A distribution of latents. latent_shape: (latent_dim,) or (C, H, W) of one z.
 
-    A kind of prior takes `latent_shape` first and keeps each further argument in an attribute of its name.
+    A kind of prior has these methods, takes `latent_shape` first, and keeps each further argument in an attribute of its name.
     """
 
     def __init__(self, latent_shape: tuple[int, ...]):
@@ -31,71 +30,42 @@ class Prior(nn.Module):
         self.latent_shape = tuple(latent_shape)
         self.latent_size = math.prod(self.latent_shape)
 
-    def fit(self, latents: Tensor) -> Self:
-        """Learn from latents (N, *latent_shape), best z and not only mu; returns itself. Raises ValueError for others."""
-        raise NotImplementedError
-
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, *latent_shape), float32 on the CPU. generator: a CPU generator, for the same latents again."""
-        raise NotImplementedError
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, (N,) float64 on the CPU, of latents z (N, *latent_shape)."""
+
+    def check_latents(self, mu: Tensor, std: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(mu, std), detached, float32, std zero where it is None. Raises ValueError for what no prior can be learned from."""
+        std = torch.zeros_like(mu) if std is None else std
+        if tuple(mu.shape[1:]) != self.latent_shape or len(mu) < 2 or mu.shape != std.shape:
+            wanted = f"latents (N, {', '.join(map(str, self.latent_shape))}), N > 1"
+            raise ValueError(f"a prior learns from {wanted}; got mu {tuple(mu.shape)} and std {tuple(std.shape)}")
+        bad = ~(mu.isfinite() & std.isfinite() & (std >= 0)).flatten(1).all(1)
+        if bad.any():
+            raise ValueError(f"{bad.sum()} of {len(mu)} latents hold NaN, infinite numbers or a negative std")
+        return mu.detach().float(), std.detach().float()
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the prior to one safetensors file, whole or not at all. dtype: torch.float16 takes half the room."""
         arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        about = {"prior": type(self).__name__, "arguments": json.dumps(arguments)}
-        with atomic_write(path) as partial:
-            weights = {name: x.detach().cpu().to(dtype).contiguous() for name, x in self.state_dict().items()}
-            partial.write_bytes(save(weights, about))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote, in float32 and eval mode. Raises ValueError for a file of another kind of prior."""
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            if about.get("prior") != cls.__name__:
-                raise ValueError(f"{str(path)!r} holds {about.get('prior', 'no prior')}, not a {cls.__name__}")
-            prior = cls(**json.loads(about["arguments"]))
-            prior.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
-        return prior.eval()
-
-    def _checked(self, latents: Tensor) -> Tensor:
-        if tuple(latents.shape[1:]) != self.latent_shape or len(latents) < 2:
-            raise ValueError(
-                f"fit takes latents (N, {', '.join(map(str, self.latent_shape))}), N > 1; got {tuple(latents.shape)}"
-            )
-        return latents.detach().float()
+        save_weights(path, self.state_dict(), {"prior": type(self).__name__, "arguments": arguments}, dtype)
 
 
 class StandardNormal(Prior):
     """N(0, I), the prior of Kingma & Welling 2014: nothing to learn."""
 
-    def fit(self, latents: Tensor) -> Self:
-        self._checked(latents)
+    def fit(self, mu: Tensor, std: Tensor | None = None) -> Self:
+        """Learns nothing. Raises ValueError as the other priors do."""
+        self.check_latents(mu, std)
         return self
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return torch.randn(n, *self.latent_shape, generator=generator)
 
-
-class FullGaussian(Prior):
-    """One Gaussian with the mean and the whole covariance of the latents: what every richer prior has to beat."""
-
-    def __init__(self, latent_shape: tuple[int, ...]):
-        super().__init__(latent_shape)
-        self.register_buffer("mean", torch.zeros(self.latent_size))
-        self.register_buffer("factor", torch.eye(self.latent_size))  # L with L·Lᵀ = covariance
-
-    def fit(self, latents: Tensor) -> Self:
-        flat = self._checked(latents).flatten(1).cpu().double()
-        covariance = torch.cov(flat.T).reshape(self.latent_size, self.latent_size)
-        tiny = 1e-6 * covariance.diagonal().mean() + 1e-12  # fewer latents than numbers leave directions without width
-        self.mean = flat.mean(0).float()
-        self.factor = torch.linalg.cholesky(covariance + tiny * torch.eye(len(covariance))).float().contiguous()
-        return self
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        eps = torch.randn(n, self.latent_size, generator=generator)
-        return (self.mean.cpu() + eps @ self.factor.cpu().T).unflatten(1, self.latent_shape)
+    def log_prob(self, z: Tensor) -> Tensor:
+        return torch.distributions.Normal(0.0, 1.0).log_prob(z.flatten(1).cpu().double()).sum(1)
 
 
 class GaussianMixture(Prior):
@@ -109,16 +79,39 @@ class GaussianMixture(Prior):
         self.n_components = n_components
         self.register_buffer("weights", torch.full((n_components,), 1 / n_components))
         self.register_buffer("means", torch.zeros(n_components, self.latent_size))
-        self.register_buffer("factor", torch.eye(self.latent_size))  # L with L·Lᵀ = covariance
+        self.register_buffer("scale_tril", torch.eye(self.latent_size))  # L with L·Lᵀ = covariance
 
-    def fit(self, latents: Tensor) -> Self:
-        flat = self._checked(latents).flatten(1).cpu().double().numpy()
-        found = sklearn.mixture.GaussianMixture(self.n_components, covariance_type="tied", random_state=0).fit(flat)
-        self.weights, self.means = (torch.from_numpy(x).float() for x in (found.weights_, found.means_))
-        self.factor = torch.linalg.cholesky(torch.from_numpy(found.covariances_)).float().contiguous()
+    def fit(self, mu: Tensor, std: Tensor | None = None) -> Self:
+        """Learn from posterior means and standard deviations (N, *latent_shape), or from draws z alone; returns itself.
+
+        The covariance of draws from posteriors is that of their means, plus the mean of their variances. With the root of that
+        mean as the unit of each number, it is 1: scikit-learn adds as much (`reg_covar`) to every covariance that it estimates.
+        (Of several components, all that may be drawn from one posterior goes to each in the same share.)
+        Raises ValueError for latents of another shape, NaN or infinite ones.
+        """
+        means, stds = (x.flatten(1).cpu().double() for x in self.check_latents(mu, std))
+        unit, added = (means.std(0), 1e-6) if std is None else (stds.square().mean(0).sqrt(), 1.0)
+        unit = unit.clamp(min=1e-6)  # fewer latents than numbers leave directions without width
+        em = sklearn.mixture.GaussianMixture(self.n_components, covariance_type="tied", random_state=0, reg_covar=added)
+        em.fit((means / unit).numpy())
+        self.weights, self.means = torch.from_numpy(em.weights_).float(), (torch.from_numpy(em.means_) * unit).float()
+        self.scale_tril = (unit[:, None] * torch.linalg.cholesky(torch.from_numpy(em.covariances_))).float().contiguous()
         return self
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        which = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
         eps = torch.randn(n, self.latent_size, generator=generator)
-        return (self.means.cpu()[which] + eps @ self.factor.cpu().T).unflatten(1, self.latent_shape)
+        component = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
+        return (self.means.cpu()[component] + eps @ self.scale_tril.cpu().T).unflatten(1, self.latent_shape)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        z, means, weights, scale_tril = (x.cpu().double() for x in (z.flatten(1), self.means, self.weights, self.scale_tril))
+        z, means = (torch.linalg.solve_triangular(scale_tril, x.T, upper=False).T for x in (z, means))  # now of covariance I
+        log_scale = scale_tril.diagonal().log().sum() + 0.5 * self.latent_size * math.log(2 * math.pi)
+        return (weights.log() - 0.5 * torch.cdist(z, means).square()).logsumexp(1) - log_scale
+
+
+class FullGaussian(GaussianMixture):
+    """One Gaussian with the mean and the whole covariance of the latents: what every richer prior has to beat."""
+
+    def __init__(self, latent_shape: tuple[int, ...]):
+        super().__init__(latent_shape, n_components=1)
