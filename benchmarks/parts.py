@@ -31,10 +31,9 @@ from vae_helpers.models import (
     decode_latents,
     encode_images,
     to_float,
-    update_ema,
     vae_loss,
 )
-from vae_helpers.training import TrainingSettings, fit
+from vae_helpers.training import TrainingSettings, fit, update_ema
 
 TURNS = 5
 FULL_WIDTH = {"width": 128, "groups": 32}  # Stable Diffusion's
@@ -42,12 +41,12 @@ FULL_WIDTH = {"width": 128, "groups": 32}  # Stable Diffusion's
 
 def images(quick: bool) -> dict:
     """Fill the workspace: the contract's split of DOGS, or of toy dogs."""
-    source = resolve_source(dogs_wanted() or "toy", 256 if quick else 4096)
+    source = resolve_source(dogs_wanted() or "toy", folders(), 256 if quick else 4096)
     split_dataset(source, folders().train, folders().test)
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        n = len(load_images(folders().train))
+        n = len(load_images(folders().train, cache_dir=folders().cache))
         seconds.append(time.perf_counter() - started)
     what = "toy dogs" if source == folders().toy_dogs else "photos"
     return {"what": what, "n_train": n, "first_load_seconds": seconds[0], "second_load_seconds": seconds[1]}
@@ -113,7 +112,7 @@ def naive_loop(vae: BaseVAE, n_steps: int) -> float:
 def naive(quick: bool) -> dict:
     """The usual loop and `fit`, both with our network, turn about; then the usual loop with its usual network."""
     steps, few, turns = (3, 1, 1) if quick else (100, 12, TURNS)
-    pixels = load_images(folders().train).pixels[: 64 if quick else 3200]
+    pixels = load_images(folders().train, cache_dir=folders().cache).pixels[: 64 if quick else 3200]
     usual, ours = [], []
     for turn in range(1 + turns):
         history = fit(VAE(), pixels, pixels[:8], TrainingSettings(epochs=1))
@@ -166,7 +165,7 @@ def network(make: Callable[[], BaseVAE], n_images: int, **changed: object) -> Ca
 
     def part(quick: bool) -> dict:
         settings = TrainingSettings(epochs=1, **changed)
-        pixels = load_images(folders().train).pixels
+        pixels = load_images(folders().train, cache_dir=folders().cache).pixels
         pixels = pixels.repeat(-(-n_images // len(pixels)), 1, 1, 1)[: 64 if quick else n_images]
         x = to_float(pixels[: settings.batch_size], best_device()).contiguous(memory_format=torch.channels_last)
         result = {"batch_size": settings.batch_size, "flops_per_image": flops_per_image(make())}
@@ -214,7 +213,7 @@ def with_environment(name: str, value: str | None) -> None:
 def start(quick: bool) -> dict:
     """Seconds of a fresh Python until the package is imported, and until `fit` is; of `train` until its first step."""
     imports, fits, starts = [], [], []
-    load_images(folders().train)  # the cache is warm
+    load_images(folders().train, cache_dir=folders().cache)  # the cache is warm
     for _ in range(1 if quick else 5):
         for seconds, line in ((imports, "import vae_helpers"), (fits, "from vae_helpers import fit")):
             started = time.perf_counter()
@@ -236,8 +235,8 @@ def start(quick: bool) -> dict:
 def quality(quick: bool) -> dict:
     """The validation loss against seconds, checkpoints and all, of a run that takes ten minutes; against the linear VAE."""
     budget = 3 if quick else 600
-    learn, validation = split_validation(load_images(folders().train))
-    test = load_images(folders().test)
+    learn, validation = split_validation(load_images(folders().train, cache_dir=folders().cache))
+    test = load_images(folders().test, cache_dir=folders().cache)
     few = learn.pixels[:1600]
     speed = fit(VAE(), few, few[:8], TrainingSettings(epochs=2))[-1]["images_per_second"]
     epochs = max(1, round(0.96 * budget * speed / len(learn)))
@@ -300,7 +299,7 @@ def scale(n_images: int) -> Callable[[bool], dict]:
         with anonymous_memory() as memory:
             for name in ("decode_seconds", "load_again_seconds"):
                 started = time.perf_counter()
-                found = load_images(folder)
+                found = load_images(folder, cache_dir=folders().cache)
                 result[name] = time.perf_counter() - started
             started = time.perf_counter()
             learn, validation = split_validation(found)
@@ -316,7 +315,7 @@ def scale(n_images: int) -> Callable[[bool], dict]:
 def curve(quick: bool) -> dict:
     """Training losses of a few epochs in float32, to compare one device with another."""
     with_environment("VAE_BF16", "0")
-    pixels = load_images(folders().train).pixels[: 64 if quick else 1024]
+    pixels = load_images(folders().train, cache_dir=folders().cache).pixels[: 64 if quick else 1024]
     torch.manual_seed(0)
     settings = TrainingSettings(epochs=2 if quick else 4)
     return {"train_loss": [record["train_loss"] for record in fit(VAE(), pixels, pixels[:64], settings)]}
@@ -326,7 +325,7 @@ def gpu(quick: bool) -> dict:
     """What a GPU is asked for; empty without one."""
     if not torch.cuda.is_available():
         return {}
-    result, pixels = {}, load_images(folders().train).pixels
+    result, pixels = {}, load_images(folders().train, cache_dir=folders().cache).pixels
     pixels = pixels.repeat(-(-16_463 // len(pixels)), 1, 1, 1)[: 512 if quick else 16_463]
     with_environment("VAE_COMPILE", "1")
     epochs = 3 if quick else 101

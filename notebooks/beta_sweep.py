@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from vae_helpers.config import folders, full_or_smoke
+from vae_helpers.config import crop_wanted, dogs_wanted, folders, full_or_smoke
 from vae_helpers.data import DogImages, ensure_split, load_images, split_validation
 from vae_helpers.evaluation import (
     LinearVAE,
@@ -89,9 +89,9 @@ def trained(name: str, learn: torch.Tensor, validation: torch.Tensor) -> Checkpo
 
 def main(table: Path = TABLE) -> None:
     where = folders()
-    ensure_split(full_or_smoke(4096, 96))
-    learn, validation = split_validation(load_images(where.train))
-    test = load_images(where.test)
+    ensure_split(where, dogs_wanted(), crop_wanted(), full_or_smoke(4096, 96))
+    learn, validation = split_validation(load_images(where.train, cache_dir=where.cache))
+    test = load_images(where.test, cache_dir=where.cache)
     labels = dog_attributes(test, where.toy_dogs)
     rows = []
     for name in OBJECTIVES:

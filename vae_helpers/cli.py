@@ -43,9 +43,11 @@ def split(
         stratify: put the same share of every breed aside.
         duplicates_together: keep pictures that are there twice on one side.
     """
-    where, source = folders(), data.resolve_source(dogs)
-    together = data.group_duplicates(data.find_duplicates(data.load_images(source))) if duplicates_together else []
-    options = {"stratify": stratify, "together": together, "crop": crop or crop_wanted()}
+    where = folders()
+    source = data.resolve_source(dogs, where)
+    images = data.load_images(source, cache_dir=where.cache) if duplicates_together else None
+    groups = data.group_duplicates(data.find_duplicates(images)) if images else []
+    options = {"stratify": stratify, "groups": groups, "crop": crop or crop_wanted()}
     data.split_dataset(source, where.train, where.test, test_size, random_state, **options)
 
 
@@ -58,7 +60,7 @@ def duplicates(dogs: tyro.conf.Positional[str], limit: int = 32) -> None:
     """
     from .plots import image_rows, save_figure
 
-    images = data.load_images(data.resolve_source(dogs))
+    images = data.load_images(data.resolve_source(dogs, folders()), cache_dir=folders().cache)
     pairs = data.find_duplicates(images, limit)
     for pair in pairs:
         kind = "exactly" if pair.exact else f"{pair.distance} bits{', mirrored' if pair.mirrored else ''}"
@@ -101,13 +103,11 @@ def train(
         raise ValueError(f"--name {name!r}: take a plain name that no shipped weights have ({', '.join(sorted(SHIPPED))})")
     where = folders()
     with training.make_accelerator().local_main_process_first():  # the others find its cache
-        learn, validation = data.split_validation(data.load_images(where.train, image_size))
+        learn, validation = data.split_validation(data.load_images(where.train, image_size, cache_dir=where.cache))
     torch.manual_seed(settings.seed)
-    if network == "vector":
-        vae = models.VAE(latent_dim, image_size=image_size)
-    else:
-        kind = models.SpatialVAE if network == "spatial" else models.AttentionVAE
-        vae = kind(width, latent_channels, math.gcd(width, min(32, width // 4)), image_size)
+    sizes = (width, latent_channels, math.gcd(width, min(32, width // 4)), image_size)
+    kind = models.SpatialVAE if network == "spatial" else models.AttentionVAE
+    vae = models.VAE(latent_dim, image_size=image_size) if network == "vector" else kind(*sizes)
     vae.crop = learn.crop
     save_picture = evaluation.reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
     options = {"precision": precision_wanted(), "compile": compile_wanted()}
@@ -122,18 +122,15 @@ def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> Non
         inception: compare samples in Inception's features (FID, KID), whose weights are downloaded once, instead of our own.
     """
     where, saved = folders(), _checkpoint(model)
-    vae = saved.vae
-    learn, _ = data.split_validation(data.load_images(where.train, vae.image_size, crop=vae.crop))
-    test = data.load_images(where.test, vae.image_size, crop=vae.crop)
-    labels = latent.dog_attributes(test, where.toy_dogs)
-    breeds = [data.breed_of(name) for name in test.names]
-    options = {"seed": seed, "extractor": "inception" if inception else None, "reference": "test dogs", "breeds": breeds}
-    measured = evaluation.evaluate_model(vae, learn.pixels, test.pixels, saved.beta, labels, **options)
+    options = {"image_size": saved.vae.image_size, "cache_dir": where.cache, "crop": saved.vae.crop}
+    learn, _ = data.split_validation(data.load_images(where.train, **options))
+    test = data.load_images(where.test, **options)
+    options = {"labels": latent.dog_attributes(test, where.toy_dogs), "breeds": data.breeds_of(test.names), "seed": seed}
+    options |= {"images": "test dogs", "extractor": evaluation.load_inception() if inception else None}
+    measured = evaluation.evaluate(saved.vae, learn.pixels, test.pixels, saved.beta, **options)
     measured.metrics["epoch"] = saved.epoch
-    evaluation.write_report(measured, where.outputs, f"What this model does, after {saved.epoch} epochs")
-    for section in measured.sections:
-        print(section.verdict)
-    print(f"wrote {where.outputs / 'report.html'} and metrics.json")
+    verdicts = evaluation.write_report(measured, where.outputs, f"What this model does, after {saved.epoch} epochs")
+    print(*verdicts, f"wrote {where.outputs / 'report.html'} and metrics.json", sep="\n")
 
 
 def sample(
@@ -155,10 +152,9 @@ def sample(
 
     from .plots import image_grid, save_figure
 
-    vae, prior_file = _checkpoint(model).vae, folders().models / (model or "saved_models") / "prior.safetensors"
-    prior = models.StandardNormal(vae.latent_shape)
-    if not raw and (model in SHIPPED or prior_file.is_file()):
-        prior = models.load_prior(model if model in SHIPPED else prior_file)
+    vae, trained = _checkpoint(model).vae, folders().models / (model or "saved_models") / "prior.safetensors"
+    file = SHIPPED.get("flow" if model == "faithful" else f"{model}_prior", trained)
+    prior = models.StandardNormal(vae.latent_shape) if raw or not file.is_file() else models.load_prior(file)
     z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed))
     images = models.decode_latents(vae, z, BATCH)
     if out is not None:
@@ -177,7 +173,7 @@ def reconstruct(source: tyro.conf.Positional[Path], out: Path, model: Model = No
         out: folder for the files.
     """
     vae = _checkpoint(model).vae
-    images = data.load_images(source, vae.image_size, crop=crop or vae.crop)
+    images = data.load_images(source, vae.image_size, cache_dir=folders().cache, crop=crop or vae.crop)
     z, _ = models.encode_images(vae, images.pixels, BATCH)
     _save_images(models.decode_latents(vae, z, BATCH), out, images.names)
 
@@ -219,13 +215,12 @@ def walk(
 
 
 def _checkpoint(model: str | None) -> "models.Checkpoint":
-    """What --model says: shipped weights, else the newest checkpoint of models/NAME, else a file."""
-    device, folder = best_device(), folders().models / (model or "saved_models")
-    if model is None or (model not in SHIPPED and folder.is_dir()):
-        return models.load_newest_checkpoint(folder, device)
-    if model not in SHIPPED and not Path(model).exists():
-        models.load_pretrained(model)  # says what there is
-    return models.load_checkpoint(SHIPPED.get(model, model), device)
+    """What --model says: shipped weights, else the newest of models/NAME, else of another folder, else a file."""
+    path = SHIPPED.get(model, folders().models / (model or "saved_models"))
+    path = path if model is None or path.exists() else Path(model)
+    if model is not None and not path.exists():
+        raise ValueError(f"--model {model}: no folder in models/, no file, and not one of {', '.join(sorted(SHIPPED))}")
+    return (models.load_checkpoint if path.is_file() else models.load_newest_checkpoint)(path, best_device())
 
 
 def _save_images(images, folder: Path, names: Sequence[str]) -> None:

@@ -15,7 +15,6 @@ import tarfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def splitting(dogs, photos):
 
 
 def caching(dogs, photos):
-    load_images(dogs, image_size=160)
+    load_images(dogs, image_size=160, cache_dir=folders().cache)
 
 
 def training(dogs, photos):
@@ -59,7 +58,7 @@ def training(dogs, photos):
 
 def downloading(dogs, photos):
     COLLECTIONS["stanford-dogs"] = photos
-    fetch_photos("stanford-dogs")
+    fetch_photos("stanford-dogs", folders().photos)
 
 
 KILLS = {splitting: 7, caching: 8, training: 6, downloading: 8}
@@ -149,7 +148,7 @@ def source(tmp_path_factory):
             Archive(f"http://127.0.0.1:{server.server_port}{name}", f"sha256:{hashlib.sha256(content).hexdigest()}")
             for name, content in files.items()
         ]
-        yield dogs, replace(COLLECTIONS["stanford-dogs"], archives=tuple(archives))
+        yield dogs, COLLECTIONS["stanford-dogs"]._replace(archives=archives)
         server.shutdown()
 
 

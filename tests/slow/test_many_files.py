@@ -34,7 +34,7 @@ for step in ("find", "split", "load", "load again"):
     elif step == "split":
         split_dataset(source, home / "train", home / "test")
     else:
-        n_loaded = sum(len(load_images(home / part)) for part in ("train", "test"))
+        n_loaded = sum(len(load_images(home / part, cache_dir=home / "cache")) for part in ("train", "test"))
     seconds[step] = time.perf_counter() - started - sum(seconds.values())
 done.set()
 assert n == n_loaded == int(sys.argv[3]), (n, n_loaded)
@@ -49,7 +49,7 @@ def measured(folder: Path, n: int) -> dict:
     picture = (source / "one.jpg").read_bytes()
     (source / "one.jpg").unlink()
     for i in range(n):
-        (source / f"dog {i:06d}.jpg").write_bytes(picture + i.to_uint8(4, "big"))
+        (source / f"dog {i:06d}.jpg").write_bytes(picture + i.to_bytes(4, "big"))
     env = os.environ | {"VAE_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SCRIPT, str(folder / "home"), str(source), str(n)]
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
