@@ -1,6 +1,6 @@
-"""Train `vae_helpers.features.DogFeatures` on photos of dogs without any label, and say how its figures rank broken photos.
+"""Train `vae_helpers.evaluation.DogFeatures` on photos of dogs without any label; see how its distances rank broken photos.
 
-    python models/features/train.py --photos FOLDER --seconds 200 --out my_features.safetensors
+    python recipes/dog_features.py --photos FOLDER --seconds 200 --out my_features.safetensors
 
 Three tasks share the 128 features. *Contrastive* (NT-Xent; Chen et al. 2020, eq. 1): two random views of a photo are told
 from the views of all others, which asks for what is in the picture. *Quarter turns* (Gidaris et al. 2018): how far was the
@@ -15,6 +15,7 @@ import math
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +200,7 @@ def rank_check(extractor: nn.Module, real: Tensor, seed: int = 0) -> dict[str, C
     reference = extract_features(extractor, real[order[:n]])
     other = real[order[n : 2 * n]]
     return {
-        name: compare_features(reference, extract_features(extractor, x))
+        name: compare_features(generated=extract_features(extractor, x), real=reference)
         for name, x in ({"real": other} | broken(other)).items()
     }
 
@@ -244,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     network = train(sources, plain, args.seconds, args.batch_size, args.seed, device)
     sha256 = save_features(network, args.out)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {sum(p.numel() for p in network.parameters()):,} parameters")
-    print(f'SHIPPED_SHA256 = "{sha256}"')
+    print(f"SHA-256: {sha256}")
     network.load_state_dict(load_file(args.out))  # the figures are those of the file
     report(network, held_out)
 
@@ -258,10 +259,10 @@ def report(network: DogFeatures, held_out: Tensor) -> None:
     print(f"as spread out as {spread.sum() ** 2 / spread.square().sum():.1f} equal directions; ", end="")
     print(f"{found:.1%} of mirrored photos are nearest to their own original")
     n = len(held_out) // 2
-    print(f"\n| {n} held-out photos against {n} | Fréchet | kernel | precision | recall | density | coverage |")
-    print("|---|---|---|---|---|---|---|")
-    for name, figures in rank_check(network, held_out).items():
-        print(f"| {name} | " + " | ".join(f"{figure:.3f}" for figure in figures) + " |")
+    print(f"\n| {n} held-out photos against {n} | Fréchet | precision | recall | coverage |")
+    print("|---|---|---|---|---|")
+    for name, found in rank_check(network, held_out).items():
+        print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in astuple(found)) + " |")
 
 
 if __name__ == "__main__":

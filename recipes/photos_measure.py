@@ -1,14 +1,15 @@
-"""The figures on the card, and in chapter 08: what the weights in this folder do on photos that they never saw.
+"""The figures on the card, and in chapter 08: what the shipped weights do on photos that they never saw.
 
-    python models/pretrained/measure.py PHOTOS     # writes figures.json; PHOTOS: the folder, or the tar, of all photos
+    python recipes/photos_measure.py PHOTOS     # writes figures.json; PHOTOS: the folder, or the tar, of all photos
 
-Half of the unseen photos are the reference. The other half give the floor, and are what is reconstructed; from each prior as
-many dogs are drawn, seed 0. Distances are in the features of our own network, so they are not FID.
+Half of the unseen photos are the reference. The other half give the real-vs-real baseline, and are what is reconstructed;
+from each prior as many dogs are drawn, seed 0. Distances are in the features of our own network, so they are not FID.
 """
 
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -21,8 +22,8 @@ from vae_helpers.evaluation import (
     extract_features,
     image_quality,
     load_dog_features,
+    nearest_features,
     nearest_images,
-    nearest_training,
 )
 from vae_helpers.models import (
     INDEX,
@@ -63,9 +64,9 @@ def measure(learned: Tensor, unseen: Tensor) -> dict:
     goal = extract_features(network, reference)
 
     def against_photos(images: Tensor) -> dict[str, float]:
-        return compare_features(goal, extract_features(network, images))._asdict()
+        return asdict(compare_features(generated=extract_features(network, images), real=goal))
 
-    floor = against_photos(ours)
+    baseline = against_photos(ours)
     recons = {}
     for name in ("vector", "faithful"):
         figures, images = reconstructions(load_pretrained(name).to(best_device()), unseen)
@@ -76,21 +77,21 @@ def measure(learned: Tensor, unseen: Tensor) -> dict:
     began = time.perf_counter()
     mixture = GaussianMixture(faithful.latent_shape).fit(z)
     print(f"a mixture was fitted in {time.perf_counter() - began:.0f} s")
-    ladder: dict[str, Prior] = {"N(0, I)": StandardNormal(faithful.latent_shape)}
-    ladder |= {"one Gaussian": load_pretrained("gaussian"), "a mixture of 16": mixture, "flow": load_pretrained("flow")}
+    priors: dict[str, Prior] = {"N(0, I)": StandardNormal(faithful.latent_shape)}
+    priors |= {"one Gaussian": load_pretrained("gaussian"), "a mixture of 16": mixture, "flow": load_pretrained("flow")}
     known = extract_features(network, learned)
-    near = nearest_training(extract_features(network, unseen), known)[1]
-    rungs = {}
-    for name, prior in ladder.items():
+    near = nearest_features(extract_features(network, unseen), known)[1]
+    found = {}
+    for name, prior in priors.items():
         began = time.perf_counter()
         drawn = prior.sample(len(ours), torch.Generator().manual_seed(SAMPLES_SEED))
         seconds = (time.perf_counter() - began) / len(ours)
         images = to_uint8(decode_latents(faithful, drawn, BATCH))
-        to_learned = nearest_training(extract_features(network, images), known)[1]
-        rungs[name] = {"seconds_a_dog": seconds} | against_photos(images)
-        rungs[name] |= {"nearest_median_ratio": float(to_learned.median() / near.median())}
-        rungs[name] |= {"share_nearer_than_1%_of_unseen": float((to_learned <= near.quantile(0.01)).double().mean())}
-        rungs[name] |= {"nearest_pixels": levels(nearest_images(to_float(images), learned)[1])}
+        to_learned = nearest_features(extract_features(network, images), known)[1]
+        found[name] = {"seconds_a_dog": seconds} | against_photos(images)
+        found[name] |= {"nearest_median_ratio": float(to_learned.median() / near.median())}
+        found[name] |= {"share_nearer_than_1%_of_unseen": float((to_learned <= near.quantile(0.01)).double().mean())}
+        found[name] |= {"nearest_pixels": levels(nearest_images(to_float(images), learned)[1])}
     index = json.loads((PRETRAINED / INDEX).read_text())
     about = {
         "weights": {name: about["sha256"] for name, about in index.items()},
@@ -103,7 +104,11 @@ def measure(learned: Tensor, unseen: Tensor) -> dict:
         "threads": torch.get_num_threads(),
         "nearest_pixels_unseen": levels(nearest_images(to_float(unseen), learned)[1]),
     }
-    return {"about": about, "reconstructions": recons | {"other photos": floor}, "priors": rungs | {"other photos": floor}}
+    return {
+        "about": about,
+        "reconstructions": recons | {"other photos": baseline},
+        "priors": found | {"other photos": baseline},
+    }
 
 
 def reconstructions(vae: BaseVAE, pixels: Tensor) -> tuple[dict[str, float], Tensor]:

@@ -1,14 +1,14 @@
-"""How the weights in this folder were made.
+"""How `vector`, `faithful` and their priors were made, of the weights that come with the package.
 
-    python models/pretrained/train.py photos-64px.tar --out models/pretrained/new --stages vector faithful finish flow
+    python recipes/photos_train.py photos-64px.tar --out NEW --stages vector faithful sharpen flow
 
 vector    the default VAE with calibrated noise, for sliders; and of its latents a mean, a covariance and 24 examples
-faithful  the attention VAE, 392 numbers a dog, calibrated noise: written as `unfinished`
-finish    its decoder, finished against a discriminator of patches (Esser et al. 2021): written as `faithful`
-flow      the ladder of priors over faithful's latents: Gaussians, a mixture, a latent flow
+faithful  the attention VAE, 392 numbers a dog, calibrated noise: written as `unsharpened`
+sharpen   adversarial fine-tuning of its decoder, with a patch discriminator (Esser et al. 2021): written as `faithful`
+flow      the priors over faithful's latents: Gaussians, a mixture, a latent flow
 
 Each stage ends when its seconds are up, with its schedule run to the end. Written as it goes, so that a stop loses little:
-OUT/{vector,unfinished,faithful,flow,…}.safetensors, OUT/figures.jsonl (held-out figures against time), OUT/*.png to look at.
+OUT/{vector,unsharpened,faithful,flow,…}.safetensors, OUT/figures.jsonl (held-out figures against time), OUT/*.png to look at.
 "Held out" are 1,000 photos of the test split that nothing here learns from; `flow-best` was chosen by its loss on them.
 """
 
@@ -49,7 +49,7 @@ from vae_helpers.models import (
     to_uint8,
 )
 
-WRITTEN_AS = {"faithful": "unfinished", "finish": "faithful"}  # the network of each stage, where it is not its name
+WRITTEN_AS = {"faithful": "unsharpened", "sharpen": "faithful"}  # the network of each stage, where it is not its name
 
 
 def latents_to_learn(vae: BaseVAE, photos: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a tar of images, or a folder")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--stages", nargs="+", default=["vector", "faithful", "finish", "flow"])
+    parser.add_argument("--stages", nargs="+", default=["vector", "faithful", "sharpen", "flow"])
     parser.add_argument("--seconds", nargs="+", type=float, default=[45, 390, 80, 450], help="one for each stage")
     parser.add_argument("--width", type=int, default=48, help="of the attention VAE: channels at full size")
     parser.add_argument("--flow-width", type=int, default=256)
@@ -116,7 +116,7 @@ def main() -> None:
 
         return report
 
-    def finish(stage: str, vae: BaseVAE) -> BaseVAE:
+    def save_stage(stage: str, vae: BaseVAE) -> BaseVAE:
         with autocast():
             figures = evaluate_vae(vae, held_out)
         say(f"{stage}, all unseen", kl=figures.kl, psnr_mean=figures.psnr_mean, psnr_sampled=figures.psnr_sampled)
@@ -129,19 +129,21 @@ def main() -> None:
         return decode_latents(vae, encode_images(vae, pixels)[0])
 
     trained: dict[str, BaseVAE] = {}
-    for name in ("unfinished", "faithful"):  # of an earlier run
+    for name in ("unsharpened", "faithful"):  # of an earlier run
         if (out / f"{name}.safetensors").exists():
             trained[name] = load_weights(out / f"{name}.safetensors").to(DEVICE)
     for stage, seconds in zip(options.stages, options.seconds, strict=True):
         if stage == "vector":
-            vae = finish(stage, train_vae(VAE(), photos, seconds, 2 * options.batch, 2e-3, reporter(stage)))
+            vae = save_stage(stage, train_vae(VAE(), photos, seconds, 2 * options.batch, 2e-3, reporter(stage)))
             save_latents(out / f"{LATENTS}.safetensors", vae, photos[SIZES[0]], held_out)
         elif stage == "faithful":
             vae = AttentionVAE(options.width, latent_channels=8)
-            trained["unfinished"] = finish(stage, train_vae(vae, photos, seconds, options.batch, options.rate, reporter(stage)))
-        elif stage == "finish":
-            vae = sharpen(trained["unfinished"], photos, seconds, options.batch, 1e-4, reporter(stage))
-            trained["faithful"] = finish(stage, vae)
+            trained["unsharpened"] = save_stage(
+                stage, train_vae(vae, photos, seconds, options.batch, options.rate, reporter(stage))
+            )
+        elif stage == "sharpen":
+            vae = sharpen(trained["unsharpened"], photos, seconds, options.batch, 1e-4, reporter(stage))
+            trained["faithful"] = save_stage(stage, vae)
         elif stage == "flow":
             priors = fit_priors(trained["faithful"], photos, held_out, seconds, options, say)
             rows = []
@@ -165,7 +167,7 @@ def save_latents(path: Path, vae: BaseVAE, learned: Tensor, unseen: Tensor) -> N
 def fit_priors(
     vae: BaseVAE, photos: dict[int, Tensor], held_out: Tensor, seconds: float, options: argparse.Namespace, say: Callable
 ) -> list[Prior]:
-    """The ladder, each rung saved; figures of the flow on held-out latents, z drawn from their posteriors."""
+    """The priors, each saved; figures of the flow on held-out latents, z drawn from their posteriors."""
     out, shape = options.out, vae.latent_shape
     mu, std = latents_to_learn(vae, photos)
     whole = slice(2 * len(photos[SIZES[0]]))  # the uncut photos, as they are and flipped

@@ -1,4 +1,4 @@
-"""The recipe behind the shipped weights, models/pretrained/train.py."""
+"""The recipe behind the shipped weights, recipes/photos_train.py."""
 
 import json
 import sys
@@ -53,28 +53,28 @@ def test_the_recipe_runs_and_leaves_weights_that_load(tmp_path, monkeypatch, cap
         "--stages",
         "vector",
         "faithful",
-        "finish",
+        "sharpen",
         "flow",
         "--seconds",
         0.1,
         0.1,
         4,
         0.1,
-    ]  # the finish: long enough for the decoder
+    ]  # the sharpening: long enough for the decoder
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     # sixteen components need more photos
     monkeypatch.setattr(train, "GaussianMixture", lambda shape: train.FullGaussian(shape))
     train.main()
     assert "18 photos to learn from, 2 unseen" in capsys.readouterr().out
-    unfinished, faithful = (load_weights(tmp_path / f"{name}.safetensors") for name in ("unfinished", "faithful"))
-    assert torch.equal(unfinished.encoder[0].weight, faithful.encoder[0].weight)
-    assert not torch.equal(unfinished.decoder[-1].weight, faithful.decoder[-1].weight)
+    unsharpened, faithful = (load_weights(tmp_path / f"{name}.safetensors") for name in ("unsharpened", "faithful"))
+    assert torch.equal(unsharpened.encoder[0].weight, faithful.encoder[0].weight)
+    assert not torch.equal(unsharpened.decoder[-1].weight, faithful.decoder[-1].weight)
     numbers = load_file(tmp_path / "vector_latents.safetensors")
     assert {name: tuple(x.shape) for name, x in numbers.items()} == {"mean": (128,), "factor": (128, 128), "examples": (2, 128)}
     flow = LatentFlow.load(tmp_path / "flow.safetensors")
     assert faithful.decode(flow.sample(1, steps=1)).shape == (1, 3, 56, 56)
     reported = [json.loads(line)["stage"] for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
-    assert {"vector", "faithful", "finish", "flow"} < set(reported)
+    assert {"vector", "faithful", "sharpen", "flow"} < set(reported)
 
 
 def test_the_cards_figures_are_measured_on_photos_that_are_not_learned_from(tmp_path, monkeypatch, capsys):
