@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "models": ["Decoder", "Encoder", "VAE", "load_checkpoint", "load_pretrained", "vae_loss"],
         "data": ["load_images", "split_dataset"],
         "training": ["TrainingSettings", "fit"],
+        "evaluation": ["evaluate"],
         "latent": ["LatentExplorer"],
     },
 )
