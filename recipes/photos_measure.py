@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -25,9 +26,8 @@ from vae_helpers.evaluation import (
     nearest_features,
     nearest_images,
 )
+from vae_helpers.files import WEIGHTS
 from vae_helpers.models import (
-    INDEX,
-    PRETRAINED,
     BaseVAE,
     GaussianMixture,
     Prior,
@@ -36,6 +36,7 @@ from vae_helpers.models import (
     encode_images,
     kl_divergence,
     load_pretrained,
+    load_prior,
     reparameterize,
     to_float,
     to_uint8,
@@ -78,7 +79,7 @@ def measure(learned: Tensor, unseen: Tensor) -> dict:
     mixture = GaussianMixture(faithful.latent_shape).fit(z)
     print(f"a mixture was fitted in {time.perf_counter() - began:.0f} s")
     priors: dict[str, Prior] = {"N(0, I)": StandardNormal(faithful.latent_shape)}
-    priors |= {"one Gaussian": load_pretrained("gaussian"), "a mixture of 16": mixture, "flow": load_pretrained("flow")}
+    priors |= {"one Gaussian": load_prior("gaussian"), "a mixture of 16": mixture, "flow": load_prior("flow")}
     known = extract_features(network, learned)
     near = nearest_features(extract_features(network, unseen), known)[1]
     found = {}
@@ -92,9 +93,9 @@ def measure(learned: Tensor, unseen: Tensor) -> dict:
         found[name] |= {"nearest_median_ratio": float(to_learned.median() / near.median())}
         found[name] |= {"share_nearer_than_1%_of_unseen": float((to_learned <= near.quantile(0.01)).double().mean())}
         found[name] |= {"nearest_pixels": levels(nearest_images(to_float(images), learned)[1])}
-    index = json.loads((PRETRAINED / INDEX).read_text())
+    measured = ("faithful", "flow", "gaussian", "vector")
     about = {
-        "weights": {name: about["sha256"] for name, about in index.items()},
+        "weights": {name: sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest() for name in measured},
         "learned": len(learned),
         "unseen": len(unseen),
         "a_side": len(ours),

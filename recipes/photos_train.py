@@ -2,7 +2,7 @@
 
     python recipes/photos_train.py photos-64px.tar --out NEW --stages vector faithful sharpen flow
 
-vector    the default VAE with calibrated noise, for sliders; and of its latents a mean, a covariance and 24 examples
+vector    the default VAE with calibrated noise, for sliders; and one Gaussian of its latents' means: `vector_prior`
 faithful  the attention VAE, 392 numbers a dog, calibrated noise: written as `unsharpened`
 sharpen   adversarial fine-tuning of its decoder, with a patch discriminator (Esser et al. 2021): written as `faithful`
 flow      the priors over faithful's latents: Gaussians, a mixture, a latent flow
@@ -22,7 +22,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where the package is not installed
@@ -32,10 +31,10 @@ from photos_stages import DEVICE, autocast, sharpen, train_vae
 
 from vae_helpers.evaluation import evaluate_vae
 from vae_helpers.models import (
-    LATENTS,
     VAE,
     AttentionVAE,
     BaseVAE,
+    Checkpoint,
     FullGaussian,
     GaussianMixture,
     LatentFlow,
@@ -43,8 +42,8 @@ from vae_helpers.models import (
     StandardNormal,
     decode_latents,
     encode_images,
-    load_weights,
-    save_weights,
+    load_checkpoint,
+    save_checkpoint,
     to_float,
     to_uint8,
 )
@@ -104,7 +103,7 @@ def main() -> None:
         print(stage, *(f"{name}={value:.5g}" for name, value in figures.items()))
 
     def save(stage: str, vae: BaseVAE) -> None:
-        save_weights(out / f"{WRITTEN_AS.get(stage, stage)}.safetensors", vae)
+        save_checkpoint(out / f"{WRITTEN_AS.get(stage, stage)}.safetensors", Checkpoint(vae), torch.float16)
 
     def reporter(stage: str) -> Callable:
         def report(vae: BaseVAE, seconds: float, step: int, images: int, more: dict[str, float]) -> None:
@@ -131,11 +130,12 @@ def main() -> None:
     trained: dict[str, BaseVAE] = {}
     for name in ("unsharpened", "faithful"):  # of an earlier run
         if (out / f"{name}.safetensors").exists():
-            trained[name] = load_weights(out / f"{name}.safetensors").to(DEVICE)
+            trained[name] = load_checkpoint(out / f"{name}.safetensors", DEVICE).vae
     for stage, seconds in zip(options.stages, options.seconds, strict=True):
         if stage == "vector":
             vae = save_stage(stage, train_vae(VAE(), photos, seconds, 2 * options.batch, 2e-3, reporter(stage)))
-            save_latents(out / f"{LATENTS}.safetensors", vae, photos[SIZES[0]], held_out)
+            mu = torch.cat([encode_images(vae, pixels)[0] for pixels in (photos[SIZES[0]], photos[SIZES[0]].flip(3))])
+            FullGaussian(vae.latent_shape).fit(mu).save(out / "vector_prior.safetensors", torch.float16)
         elif stage == "faithful":
             vae = AttentionVAE(options.width, latent_channels=8)
             trained["unsharpened"] = save_stage(
@@ -153,15 +153,6 @@ def main() -> None:
             sheet(rows).save(out / "samples.png")
         else:
             raise SystemExit(f"--stages: there is no stage {stage!r}")
-
-
-def save_latents(path: Path, vae: BaseVAE, learned: Tensor, unseen: Tensor) -> None:
-    """What `shipped_dogs` needs of `vae`'s latents: mean and covariance factor of the means of the photos, as they are and
-    flipped, and the means of the first 24 unseen ones."""
-    mu = torch.cat([encode_images(vae, pixels)[0] for pixels in (learned, learned.flip(3))])
-    gaussian = FullGaussian(vae.latent_shape).fit(mu)
-    numbers = {"mean": gaussian.mean, "factor": gaussian.factor, "examples": encode_images(vae, unseen[:24])[0]}
-    save_file({name: x.cpu().half().contiguous() for name, x in numbers.items()}, path)
 
 
 def fit_priors(

@@ -1,5 +1,6 @@
 """The recipe behind the shipped weights, recipes/photos_train.py."""
 
+import hashlib
 import json
 import sys
 
@@ -8,11 +9,11 @@ import photos_measure as measure
 import photos_stages as stages
 import photos_train as train
 import torch
-from safetensors.torch import load_file
 from sklearn.model_selection import train_test_split
 from tiny import random_pixels, write_images
 
-from vae_helpers.models import INDEX, PRETRAINED, LatentFlow, load_weights, to_uint8
+from vae_helpers.files import WEIGHTS
+from vae_helpers.models import load_pretrained, load_prior, to_uint8
 
 
 def test_all_of_the_contracts_train_photos_are_learned_from_and_no_unseen_one_is_among_them():
@@ -66,12 +67,11 @@ def test_the_recipe_runs_and_leaves_weights_that_load(tmp_path, monkeypatch, cap
     monkeypatch.setattr(train, "GaussianMixture", lambda shape: train.FullGaussian(shape))
     train.main()
     assert "18 photos to learn from, 2 unseen" in capsys.readouterr().out
-    unsharpened, faithful = (load_weights(tmp_path / f"{name}.safetensors") for name in ("unsharpened", "faithful"))
-    assert torch.equal(unsharpened.encoder[0].weight, faithful.encoder[0].weight)
-    assert not torch.equal(unsharpened.decoder[-1].weight, faithful.decoder[-1].weight)
-    numbers = load_file(tmp_path / "vector_latents.safetensors")
-    assert {name: tuple(x.shape) for name, x in numbers.items()} == {"mean": (128,), "factor": (128, 128), "examples": (2, 128)}
-    flow = LatentFlow.load(tmp_path / "flow.safetensors")
+    unsharpened, faithful = (load_pretrained(tmp_path / f"{name}.safetensors") for name in ("unsharpened", "faithful"))
+    assert torch.equal(unsharpened.encoder.conv_branch.conv_in.weight, faithful.encoder.conv_branch.conv_in.weight)
+    assert not torch.equal(unsharpened.decoder.conv_branch.conv_out.weight, faithful.decoder.conv_branch.conv_out.weight)
+    assert load_prior(tmp_path / "vector_prior.safetensors").sample(2).shape == (2, 128)
+    flow = load_prior(tmp_path / "flow.safetensors")
     assert faithful.decode(flow.sample(1, steps=1)).shape == (1, 3, 56, 56)
     reported = [json.loads(line)["stage"] for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
     assert {"vector", "faithful", "sharpen", "flow"} < set(reported)
@@ -95,8 +95,8 @@ def test_the_cards_figures_are_measured_on_photos_that_are_not_learned_from(tmp_
 
 
 def test_chapter_06_reads_figures_that_are_those_of_the_shipped_weights():
-    figures = json.loads((PRETRAINED / "figures.json").read_text())
-    index = json.loads((PRETRAINED / INDEX).read_text())
-    assert figures["about"]["weights"] == {name: about["sha256"] for name, about in index.items()}
+    figures = json.loads((WEIGHTS / "figures.json").read_text())
+    for name, sha256 in figures["about"]["weights"].items():
+        assert hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest() == sha256
     assert figures["about"]["unseen"] == 1000
     assert {"vector", "faithful", "other photos"} == set(figures["reconstructions"])

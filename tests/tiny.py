@@ -6,10 +6,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
-from vae_helpers.models import LATENTS, VAE, AttentionVAE, BaseVAE, FullGaussian, LatentFlow, save_weights, write_index
+from vae_helpers.models import (
+    VAE,
+    AttentionVAE,
+    BaseVAE,
+    Checkpoint,
+    FullGaussian,
+    LatentFlow,
+    save_checkpoint,
+)
 
 
 def tiny_vae(seed: int = 0, **architecture) -> VAE:
@@ -41,20 +48,17 @@ def vivid_vae(seed: int = 0, **architecture) -> VAE:
     """A `tiny_vae` with 12 latent numbers, each of which can be seen in the picture."""
     vae = tiny_vae(seed, **{"latent_dim": 12} | architecture)
     with torch.no_grad():
-        vae.decoder.line.weight *= 20
+        vae.decoder.linear_branch.weight *= 20
     return vae
 
 
 def write_tiny_weights(folder: Path) -> Path:
-    """Small, untrained weights under the names of those that come with the project, and their index."""
+    """Small, untrained weights under the names of those that come with the package."""
     torch.manual_seed(0)
-    save_weights(folder / "vector.safetensors", tiny_vae())
-    save_weights(folder / "faithful.safetensors", AttentionVAE(8, 3, 4, 16))
+    for name, vae in {"vector": tiny_vae(), "faithful": AttentionVAE(8, 3, 4, 16)}.items():
+        save_checkpoint(folder / f"{name}.safetensors", Checkpoint(vae), torch.float16)
     LatentFlow((3, 2, 2), width=16, depth=1, heads=2).save(folder / "flow.safetensors", torch.float16)
-    latents = {"mean": torch.zeros(4), "factor": torch.eye(4), "examples": torch.randn(24, 4)}
-    save_file(latents, folder / f"{LATENTS}.safetensors")
     FullGaussian((3, 2, 2)).fit(3 * torch.randn(100, 3, 2, 2)).save(folder / "gaussian.safetensors")
-    write_index(folder)
     return folder
 
 

@@ -1,8 +1,10 @@
 """The attention VAE: residual blocks, self-attention where the picture is smallest, a latent that keeps its shape.
 
 At width 128 with 32 groups it is, layer for layer, the autoencoder of Stable Diffusion (Rombach et al. 2022, after Esser
-et al. 2021), about 84M parameters. `SpatialVAE` is its relative for laptops. `pretrained` converts to and from diffusers.
+et al. 2021), about 84M parameters. `SpatialVAE` is its relative for laptops. `diffusers` converts to and from diffusers.
 """
+
+from collections import OrderedDict
 
 import torch.nn as nn
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ MULTIPLES = (1, 2, 4, 4)  # of the width: channels at 56, 28, 14 and 7 pixels (S
 
 
 class ResBlock(nn.Module):
-    """x + f(x), f twice: normalise, bend, convolve. (B, c_in, H, W) -> (B, c_out, H, W). Starts as its skip alone."""
+    """x + f(x), f twice: normalise, activation, convolve. (B, c_in, H, W) -> (B, c_out, H, W). Starts as its skip alone."""
 
     def __init__(self, c_in: int, c_out: int, groups: int):
         super().__init__()
@@ -41,8 +43,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.norm(x).flatten(2).transpose(1, 2)  # (B, H·W, C): one row a position
-        seen = F.scaled_dot_product_attention(self.query(rows), self.key(rows), self.value(rows))
-        return x + self.out(seen).transpose(1, 2).reshape(x.shape)
+        gathered = F.scaled_dot_product_attention(self.query(rows), self.key(rows), self.value(rows))
+        return x + self.out(gathered).transpose(1, 2).reshape(x.shape)
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """How much each position (second axis) takes from each other (third): (B, H·W, H·W), every row sums to 1."""
@@ -65,51 +67,75 @@ class Upsample(nn.Sequential):
         super().__init__(nn.Upsample(scale_factor=2.0, mode="nearest"), conv(channels, channels))
 
 
-def stages(channels: list[int], blocks: int, groups: int, between: type[nn.Module]) -> list[nn.Module]:
-    """`blocks` residual blocks at each of the `channels`, and `between` (Downsample or Upsample) from one to the next."""
-    layers, c_in = [], channels[0]
+def resolution_stages(way: str, channels: list[int], blocks: int, groups: int) -> dict[str, nn.Module]:
+    """At each of the `channels` so many residual blocks, and from one to the next a Downsample or Upsample (way: down, up)."""
+    layers, c_in = {}, channels[0]
     for i, c in enumerate(channels):
-        layers += [between(c_in)] if i else []
-        layers += [ResBlock(c_in, c, groups), *(ResBlock(c, c, groups) for _ in range(blocks - 1))]
+        if i:
+            layers[f"{way}{i - 1}_resample"] = Downsample(c_in) if way == "down" else Upsample(c_in)
+        for j in range(blocks):
+            layers[f"{way}{i}_block{j}"] = ResBlock(c if j else c_in, c, groups)
         c_in = c
     return layers
 
 
-class AttentionEncoder(nn.Sequential):
+def middle_stage(channels: int, groups: int) -> dict[str, nn.Module]:
+    """Two residual blocks with attention between them."""
+    return {
+        "mid_block0": ResBlock(channels, channels, groups),
+        "mid_attention": Attention(channels, groups),
+        "mid_block1": ResBlock(channels, channels, groups),
+    }
+
+
+class AttentionEncoder(nn.Module):
     """Images (B, 3, S, S) in [-1, 1] -> mean and log-variance, each (B, C, S/8, S/8), float32."""
 
     def __init__(self, channels: list[int], latent_channels: int, groups: int, patch: int, blocks: int):
-        d = channels[-1]
-        super().__init__(  # shapes for S = 56, patch = 1
-            *([nn.PixelUnshuffle(patch)] if patch > 1 else []),  # each patch a pixel of 3·patch² channels
-            conv(3 * patch**2, channels[0]),  # (B, a, 56, 56)
-            *stages(channels, blocks, groups, Downsample),  # (B, b, 28, 28), (B, c, 14, 14), (B, d, 7, 7)
-            *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
-            *(GroupNorm(groups, d, EPS), nn.SiLU(), conv(d, 2 * latent_channels)),  # (B, 2C, 7, 7)
-            nn.Conv2d(2 * latent_channels, 2 * latent_channels, kernel_size=1),
+        super().__init__()
+        self.conv_branch = nn.Sequential(  # shapes for S = 56, patch = 1
+            OrderedDict(
+                patches=nn.PixelUnshuffle(patch) if patch > 1 else nn.Identity(),  # each a pixel of 3·patch² channels
+                conv_in=conv(3 * patch**2, channels[0]),  # (B, a, 56, 56)
+                **resolution_stages("down", channels, blocks, groups),  # (B, b, 28, 28), (B, c, 14, 14), (B, d, 7, 7)
+                **middle_stage(channels[-1], groups),
+                norm_out=GroupNorm(groups, channels[-1], EPS),
+                act_out=nn.SiLU(),
+                conv_out=conv(channels[-1], 2 * latent_channels),  # (B, 2C, 7, 7)
+                quant_conv=nn.Conv2d(2 * latent_channels, 2 * latent_channels, kernel_size=1),
+            )
         )
+        self.linear_branch = None  # SpatialVAE has one
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mu, logvar = super().forward(x).float().chunk(2, dim=1)
+        mu, logvar = self.conv_branch(x).float().chunk(2, dim=1)
+        if self.linear_branch is not None:
+            mu = mu + 0.03 * self.linear_branch(x).float()  # 0.03: as in `vae.Encoder`, small steps must stay small in mu
         return mu, logvar.clamp(*LOGVAR_RANGE)
 
 
-class AttentionDecoder(nn.Sequential):
+class AttentionDecoder(nn.Module):
     """Latents (B, C, S/8, S/8) -> images (B, 3, S, S), float32: the mean of a Gaussian, so not squeezed into [-1, 1]."""
 
     def __init__(self, channels: list[int], latent_channels: int, groups: int, patch: int, blocks: int):
-        d = channels[-1]
-        super().__init__(  # shapes for S = 56, patch = 1
-            nn.Conv2d(latent_channels, latent_channels, kernel_size=1),
-            conv(latent_channels, d),  # (B, d, 7, 7)
-            *(ResBlock(d, d, groups), Attention(d, groups), ResBlock(d, d, groups)),
-            *stages(channels[::-1], blocks, groups, Upsample),  # (B, c, 14, 14), (B, b, 28, 28), (B, a, 56, 56)
-            *(GroupNorm(groups, channels[0], EPS), nn.SiLU(), conv(channels[0], 3 * patch**2)),
-            *([nn.PixelShuffle(patch)] if patch > 1 else []),
+        super().__init__()
+        self.conv_branch = nn.Sequential(  # shapes for S = 56, patch = 1
+            OrderedDict(
+                post_quant_conv=nn.Conv2d(latent_channels, latent_channels, kernel_size=1),
+                conv_in=conv(latent_channels, channels[-1]),  # (B, d, 7, 7)
+                **middle_stage(channels[-1], groups),
+                **resolution_stages("up", channels[::-1], blocks, groups),  # (B, c, 14, 14), (B, b, 28, 28), (B, a, 56, 56)
+                norm_out=GroupNorm(groups, channels[0], EPS),
+                act_out=nn.SiLU(),
+                conv_out=conv(channels[0], 3 * patch**2),
+                pixels=nn.PixelShuffle(patch) if patch > 1 else nn.Identity(),  # (B, 3, 56, 56)
+            )
         )
+        self.linear_branch = None
 
     def forward(self, z: Tensor) -> Tensor:
-        return super().forward(z).float()
+        x_hat = self.conv_branch(z).float()
+        return x_hat if self.linear_branch is None else x_hat + self.linear_branch(z).float()
 
 
 class AttentionVAE(BaseVAE):
@@ -137,27 +163,21 @@ class AttentionVAE(BaseVAE):
 
 
 class SpatialVAE(AttentionVAE):
-    """The attention VAE for a laptop: it takes 2 x 2 pixels as one, has fewer blocks, and a straight line beside the curve.
+    """The attention VAE for a laptop: it takes 2 x 2 pixels as one, has fewer blocks, and a linear branch.
 
-    The line is what `VAE` has, in place: one linear map from every window of 16 x 16 pixels to the numbers of its place,
-    another back. It finds what principal components of windows would find within the first epochs. width: channels at half
-    of the full size; everything else as in `AttentionVAE`.
+    The linear branch is that of `VAE`, in place: one linear map from every window of 16 x 16 pixels to the numbers of its
+    place, another back. It finds what principal components of windows would find within the first epochs. width: channels at
+    half of the full size; everything else as in `AttentionVAE`.
     """
 
     kind, patch, blocks = "spatial", 2, (1, 1)
 
     def __init__(self, width: int = 32, latent_channels: int = 8, groups: int = 8, image_size: int = 56):
         super().__init__(width, latent_channels, groups, image_size)
-        self.line_in = nn.Conv2d(3, latent_channels, kernel_size=16, stride=8, padding=4)
-        self.line_out = nn.ConvTranspose2d(latent_channels, 3, kernel_size=16, stride=8, padding=4)
-        nn.init.normal_(self.line_in.weight, std=0.3)
-        nn.init.normal_(self.line_out.weight, std=0.01)
-        nn.init.zeros_(self.line_out.bias)
-        nn.init.zeros_(self.decoder[-2].weight)  # the curve starts at nothing
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mu, logvar = super().encode(x)
-        return mu + 0.03 * self.line_in(x).float(), logvar  # 0.03: as in `model.Encoder`, a step must not be a leap
-
-    def decode(self, z: Tensor) -> Tensor:
-        return super().decode(z) + self.line_out(z).float()
+        window = {"kernel_size": 16, "stride": 8, "padding": 4}
+        self.encoder.linear_branch = nn.Conv2d(3, latent_channels, **window)
+        self.decoder.linear_branch = nn.ConvTranspose2d(latent_channels, 3, **window)
+        nn.init.normal_(self.encoder.linear_branch.weight, std=0.3)
+        nn.init.normal_(self.decoder.linear_branch.weight, std=0.01)
+        nn.init.zeros_(self.decoder.linear_branch.bias)
+        nn.init.zeros_(self.decoder.conv_branch.conv_out.weight)  # the convolutions start at nothing

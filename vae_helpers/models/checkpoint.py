@@ -1,36 +1,37 @@
 """Checkpoints: each can be used alone, all are written whole, and none is used before it is checked.
 
-vae_model_epoch_{epoch}.pth   weights, architecture, image size, latent shape, history, settings: a model to use
+vae_model_epoch_{epoch}.pth   weights, architecture, preprocessing, history, settings: a model to use
 training_state.pth            what is needed to go on from the newest of them (optimizer), kept once
 
-A checkpoint may also be a .safetensors file: the same functions write and read it. Neither kind can run code: .pth files load
-with `weights_only=True` and nothing else.
+A checkpoint may also be a .safetensors file with the same content: the same functions write and read it. Neither kind can run
+code: .pth files load with `weights_only=True` and nothing else. A field that an older file lacks has its default, one that is
+not known is ignored.
 """
 
 import hashlib
 import io
+import itertools
 import json
 import pickle
 import re
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from errno import EINVAL
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from ..files import atomic_write
+from ..files import atomic_write, load_weights, save_weights
 from .attention import AttentionVAE, SpatialVAE
 from .losses import BETA
 from .vae import VAE, BaseVAE
 
 STATE_FILE = "training_state.pth"
-_NAME = re.compile(r"vae_model_epoch_(\d+)\.(safetensors|pth)")
+_KINDS = {"vector": VAE, "attention": AttentionVAE, "spatial": SpatialVAE}
+_CHECKPOINT_NAME = re.compile(r"vae_model_epoch_(\d+)\.(safetensors|pth)")
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,16 @@ class Checkpoint:
     that it is a part of (`run_name`)."""
 
     vae: BaseVAE
-    epoch: int
-    history: list[dict[str, float]]
-    settings: dict[str, Any]
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
     run: str = ""
 
     @property
     def beta(self) -> float:
         """The weight of the KL that the model was trained with; of a calibrated one, that of its newest epoch."""
-        return (
-            self.history[-1].get("beta", BETA)
-            if self.history and self.settings.get("calibrated")
-            else self.settings.get("beta", BETA)
-        )
+        trained_with = self.settings.get("beta", BETA)
+        return self.history[-1].get("beta", BETA) if self.history and self.settings.get("calibrated") else trained_with
 
 
 def checkpoint_path(folder: str | Path, epoch: int) -> Path:
@@ -62,7 +60,7 @@ def checkpoint_path(folder: str | Path, epoch: int) -> Path:
 def list_checkpoints(folder: str | Path) -> dict[int, Path]:
     """Epoch -> path of every checkpoint in `folder`, oldest first; of two for one epoch the .pth."""
     paths = sorted(Path(folder).glob("vae_model_epoch_*"), key=lambda path: path.suffix, reverse=True)
-    found = {int(m[1]): path for path in paths if (m := _NAME.fullmatch(path.name))}
+    found = {int(m[1]): path for path in paths if (m := _CHECKPOINT_NAME.fullmatch(path.name))}
     return dict(sorted(found.items()))
 
 
@@ -86,58 +84,63 @@ def build_vae(architecture: dict[str, Any]) -> BaseVAE:
     """An untrained VAE with the `architecture` that another one has. Raises ValueError for a kind that there is not."""
     sizes = dict(architecture)
     kind = sizes.pop("kind", "vector")
-    kinds = {"vector": VAE, "attention": AttentionVAE, "spatial": SpatialVAE}
-    if kind not in kinds:
-        raise ValueError(f"kind={kind!r} is not a kind of VAE known here: {', '.join(kinds)} (vector when absent)")
-    return kinds[kind](**sizes)
+    if kind not in _KINDS:
+        raise ValueError(f"kind={kind!r} is not a kind of VAE known here: {', '.join(_KINDS)} (vector when absent)")
+    return _KINDS[kind](**sizes)
 
 
-def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write one checkpoint, whole or not at all: as safetensors when `path` ends so. Raises OSError that says why it cannot."""
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> None:
+    """Write one checkpoint, whole or not at all: as safetensors when `path` ends so, as .pth otherwise.
+
+    dtype: what weights are stored as (torch.float16 takes half the room); as they are when left out. Raises OSError that
+    says why the file cannot be written.
+    """
     vae = checkpoint.vae
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in vae.state_dict().items()}
-    about = {
+    metadata = {
         "architecture": vae.architecture,
-        "image_size": vae.image_size,
-        "latent_shape": list(vae.latent_shape),
-        "epoch": checkpoint.epoch,
-        "history": checkpoint.history,
-        "settings": checkpoint.settings,
-        "run": checkpoint.run,
+        "preprocessing": {"image_size": vae.image_size, "crop": vae.crop},
+        **{name: getattr(checkpoint, name) for name in ("epoch", "history", "settings", "run")},
     }
-    if Path(path).suffix == ".safetensors":  # which has no checksum of its own
-        _write(path, to_safetensors(weights, {"checkpoint": json.dumps(about), "sha256": _digest(weights)}))
+    if Path(path).suffix == ".safetensors":
+        save_weights(path, vae.state_dict(), metadata, dtype)
     else:
-        _save(path, about | {"weights": weights})
+        weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in vae.state_dict().items()}
+        _write_pth(path, metadata | {"weights": weights})
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint into a ready VAE of its kind, in eval mode on `device`.
+    """Read a checkpoint, or weights with their architecture, into a ready VAE in float32 and eval mode on `device`.
 
     Runs no code from the file. Raises FileNotFoundError, or ValueError for a file that holds more than tensors and plain
     values, is damaged or of another program, does not fit the architecture that it names, or holds NaN or infinite weights.
     """
-    saved = _load(path)
-    missing = [key for key in ("architecture", "weights", "epoch", "history", "settings") if key not in saved]
-    if missing:
-        raise ValueError(
-            f"{str(path)!r} is not a checkpoint of this package, but of another program: no {', '.join(missing)} in it"
-        )
+    if Path(path).suffix == ".safetensors":
+        weights, saved = load_weights(path)
+        saved = saved.get("checkpoint", saved)  # where tree 9addd0c had it
+    else:
+        saved = _read_pth(path)
+        weights = saved.get("weights")
+    if "architecture" not in saved:
+        what = f"a prior ({saved['prior']}), which load_prior reads" if "prior" in saved else "made by another program"
+        raise ValueError(f"{str(path)!r} does not hold a VAE of this package: it is {what}")
     try:
-        vae = _build(saved["architecture"], saved["weights"])
-        epoch, history, settings = saved["epoch"], list(saved["history"]), dict(saved["settings"])
+        vae = _build(saved["architecture"], weights)
+        vae.crop = str(saved.get("preprocessing", {}).get("crop", vae.crop))
+        epoch, history, settings = saved.get("epoch", 0), list(saved.get("history", [])), dict(saved.get("settings", {}))
         if type(epoch) is not int or not all(isinstance(record, dict) for record in history):
             raise ValueError(f"epoch is {epoch!r}, or its history is not a list of records")
     except (TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{str(path)!r} is not a checkpoint of this package: {error}") from None
+        raise ValueError(f"{str(path)!r} does not hold a VAE of this package: {error}") from None
     vae = vae.to(device=device, memory_format=torch.channels_last).eval()
     return Checkpoint(vae, epoch, history, settings, str(saved.get("run", "")))
 
 
 def _build(architecture: dict[str, Any], weights: dict[str, Tensor]) -> BaseVAE:
     """The VAE of these weights. Sizes are compared before anything of the size that the file claims is made."""
-    with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in build_vae(architecture).state_dict().items()}
+    with torch.device("meta"):  # no memory yet, and no random numbers
+        vae = build_vae(architecture)
+    weights = current_names(weights, vae)
+    wanted = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
@@ -147,24 +150,62 @@ def _build(architecture: dict[str, Any], weights: dict[str, Tensor]) -> BaseVAE:
             raise ValueError(f"its weights are not all in the file: {name!r}")
         if not weights[name].is_floating_point() or not weights[name].isfinite().all():
             raise ValueError(f"its weights hold NaN, infinite or other than real numbers: in {name!r}")
-    vae = build_vae(architecture)
-    vae.load_state_dict(weights)
+    vae.to_empty(device="cpu").load_state_dict(weights)
     return vae
+
+
+_OLD_NAMES = (  # of tree 9addd0c -> today's, as regular expressions; what is left are positions, for `current_names`
+    (r"\.curve\.(\d+)\.norm\.", r".curve.\1.norm1."),
+    (r"\.first\.", ".conv1."),
+    (r"\.second\.", ".conv2."),
+    (r"^line_in\.", "encoder.linear_branch."),
+    (r"^line_out\.", "decoder.linear_branch."),
+    (r"^(en|de)coder\.line\.", r"\1coder.linear_branch."),
+    (r"^(en|de)coder\.(curve\.)?(?=\d)", r"\1coder.conv_branch."),
+)
+
+
+def current_names(weights: dict[str, Tensor], vae: BaseVAE) -> dict[str, Tensor]:
+    """`weights` of a network like `vae` under today's names; tree 9addd0c numbered the layers (`encoder.curve.3.first`)."""
+    for old, new in _OLD_NAMES:
+        weights = {re.sub(old, new, name): weight for name, weight in weights.items()}
+    stage_at = {}
+    for branch in ("encoder.conv_branch", "decoder.conv_branch"):
+        numbers = sorted({int(m[1]) for name in weights if (m := re.match(rf"{branch}\.(\d+)\.", name))})
+        stages = [name for name, layer in vae.get_submodule(branch).named_children() if list(layer.parameters())]
+        stage_at |= {f"{branch}.{n}.": f"{branch}.{stage}." for n, stage in zip(numbers, stages, strict=False)}
+    layer = re.compile(r"^\w+\.conv_branch\.\d+\.")
+    return {layer.sub(lambda m: stage_at.get(m[0], m[0]), name): weight for name, weight in weights.items()}
 
 
 def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
     """Keep what the newest checkpoint needs to be trained further, in place of the one before."""
-    _save(Path(folder) / STATE_FILE, state)
+    _write_pth(Path(folder) / STATE_FILE, state)
 
 
 def load_training_state(folder: str | Path) -> dict[str, Any] | None:
-    """What `save_training_state` kept last, or None when there is nothing. Raises ValueError when it is damaged."""
+    """What `save_training_state` kept last, or None when there is nothing. Raises ValueError when it is damaged.
+
+    `name` in it is what its checkpoints have as their `run`. What tree 9addd0c wrote comes back as if it had been written now.
+    """
     path = Path(folder) / STATE_FILE
     if not path.exists():
         return None
-    state = _load(path)
+    state = _read_pth(path)
     if not isinstance(state.get("run"), dict) or type(state.get("epoch")) is not int:
         raise ValueError(f"{str(path)!r} is not a training state")
+    state.setdefault("name", run_name(state["run"]))
+    old = state["run"].get("settings", {})
+    if "average" in old:
+        new = {"average": "ema_decay", "shift": "max_shift"}
+        state["run"]["settings"] = {new.get(name, name): value for name, value in old.items()}
+        vae = build_vae(state["run"]["architecture"])
+        if "learner" in state:
+            state["model"] = current_names(state.pop("learner"), vae)
+        if isinstance(vae, SpatialVAE) and "optimizer" in state:  # whose linear branches came last
+            order = sorted(enumerate(vae.named_parameters()), key=lambda numbered: "linear_branch" in numbered[1][0])
+            moments = state["optimizer"]["state"]
+            state["optimizer"]["state"] = {new: moments[old] for old, (new, _) in enumerate(order) if old in moments}
     return state
 
 
@@ -176,72 +217,42 @@ def run_name(run: dict[str, Any]) -> str:
 def archive_run(folder: str | Path, name: str) -> Path:
     """Move every checkpoint in `folder`, and its training state, to `folder/name` (or `name-2`, …); returns that folder."""
     folder = Path(folder)
-    target, n = folder / name, 1
-    while target.exists():
-        n += 1
-        target = folder / f"{name}-{n}"
+    names = (name, *(f"{name}-{n}" for n in itertools.count(2)))
+    target = next(folder / name for name in names if not (folder / name).exists())
     target.mkdir(parents=True)
-    found = sorted(path for path in folder.iterdir() if path.name == STATE_FILE or _NAME.fullmatch(path.name))
+    found = sorted(path for path in folder.iterdir() if path.name == STATE_FILE or _CHECKPOINT_NAME.fullmatch(path.name))
     for path in found:  # the state first: after a kill, checkpoints without one are taken for another run's
         path.rename(target / path.name)
     return target
 
 
-def _save(path: str | Path, what: dict[str, Any]) -> None:
-    content = io.BytesIO()  # torch would not say why it cannot write
-    torch.save(what, content)
-    _write(path, content.getbuffer())
+def _write_pth(path: str | Path, content: dict[str, Any]) -> None:
+    buffer = io.BytesIO()  # torch would not say why it cannot write
+    torch.save(content, buffer)
+    with atomic_write(path, size=len(buffer.getbuffer())) as partial:
+        partial.write_bytes(buffer.getbuffer())
 
 
-def _write(path: str | Path, content: bytes | memoryview) -> None:
-    with atomic_write(path, size=len(content)) as partial:
-        partial.write_bytes(content)
-
-
-def _load(path: str | Path) -> dict[str, Any]:
+def _read_pth(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint {str(path)!r}: train first, or check the path")
     try:
-        saved = _load_safetensors(path) if Path(path).suffix == ".safetensors" else _load_pth(path)
+        with zipfile.ZipFile(path) as archive:  # torch itself looks neither at checksums nor at what would grow
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed, as no checkpoint is")
+            if archive.testzip() is not None:
+                raise ValueError("its checksum is wrong")
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(
-            f"{str(path)!r} holds more than tensors and plain values, which could run code, and was not loaded"
-        ) from None
+        problem = "holds more than tensors and plain values, which could run code"
+        raise ValueError(f"{str(path)!r} {problem}, and was not loaded") from None
     except MemoryError:
         raise
     except Exception as error:  # a broken file can make a reader raise anything
         if isinstance(error, OSError) and error.errno != EINVAL:  # the disk's trouble, not the file's
             raise
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{str(path)!r} is damaged or not a checkpoint, and was not loaded: {reason}") from None
-    if not isinstance(saved, dict):
-        raise ValueError(f"{str(path)!r} is not a checkpoint of this package: it holds a {type(saved).__name__}")
-    return saved
-
-
-def _load_pth(path: str | Path) -> Any:
-    with zipfile.ZipFile(path) as archive:  # torch itself looks neither at checksums nor at what would grow
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("it is compressed, as no checkpoint is")
-        if archive.testzip() is not None:
-            raise ValueError("its checksum is wrong")
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _load_safetensors(path: str | Path) -> Any:
-    with safe_open(path, "pt") as file:
-        about = file.metadata() or {}
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    if "checkpoint" not in about:
-        return {"weights": weights}
-    if about.get("sha256") != _digest(weights):
-        raise ValueError("its checksum is wrong")
-    return json.loads(about["checkpoint"]) | {"weights": weights}
-
-
-def _digest(weights: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(f"{name} {weights[name].dtype} {tuple(weights[name].shape)}".encode())
-        digest.update(weights[name].contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+        problem = str(error).split("\n")[0]
+        raise ValueError(f"{str(path)!r} is damaged or not a checkpoint, and was not loaded: {problem}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} does not hold a VAE of this package: it holds a {type(content).__name__}")
+    return content

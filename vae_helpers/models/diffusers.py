@@ -1,6 +1,7 @@
 """To and from the files of Hugging Face diffusers."""
 
 import json
+import re
 from pathlib import Path
 
 from safetensors.torch import load_file, save
@@ -8,7 +9,20 @@ from safetensors.torch import load_file, save
 from ..files import atomic_write
 from .attention import MULTIPLES, AttentionVAE
 
-DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+_NAMES = (  # ours -> theirs, as regular expressions
+    (r"(en|de)coder\.conv_branch\.((post_)?quant_conv)", r"\2"),
+    (r"\.conv_branch\.", "."),
+    (r"(down|up)(\d)_block(\d)", r"\1_blocks.\2.resnets.\3"),
+    (r"(down|up)(\d)_resample\.1", r"\1_blocks.\2.\1samplers.0.conv"),
+    (r"mid_block(\d)", r"mid_block.resnets.\1"),
+    (r"mid_attention\.norm", "mid_attention.group_norm"),
+    (r"mid_attention", "mid_block.attentions.0"),
+    (r"\.norm_out", ".conv_norm_out"),
+    (r"\.skip\.", ".conv_shortcut."),
+    (r"\.(q|k|v)(uery|ey|alue)\.", r".to_\1."),
+    (r"\.(out|proj_attn)\.", ".to_out.0."),
+)
 
 
 def to_diffusers(vae: AttentionVAE, folder: str | Path) -> None:
@@ -33,7 +47,7 @@ def to_diffusers(vae: AttentionVAE, folder: str | Path) -> None:
     with atomic_write(Path(folder) / "config.json") as partial:
         partial.write_text(json.dumps(config, indent=1), encoding="utf-8")
     weights = {diffusers_name(name): x.detach().cpu().contiguous() for name, x in vae.state_dict().items()}
-    with atomic_write(Path(folder) / DIFFUSERS_WEIGHTS) as partial:
+    with atomic_write(Path(folder) / WEIGHTS_NAME) as partial:
         partial.write_bytes(save(weights, {"format": "pt"}))
 
 
@@ -43,51 +57,29 @@ def from_diffusers(folder: str | Path, image_size: int | None = None) -> Attenti
     image_size: S of the images it will see (default: what its config says). Raises ValueError when it is another network.
     """
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    channels = config["block_out_channels"]
-    width = channels[0]
-    if channels != [width * multiple for multiple in MULTIPLES] or config.get("layers_per_block", 1) != 2:
+    channels, layers = config.get("block_out_channels", [64]), config.get("layers_per_block", 1)  # with diffusers' defaults
+    others = (config.get(name, default) for name, default in (("latent_channels", 4), ("norm_num_groups", 32)))
+    wanted = [channels[0] * multiple for multiple in MULTIPLES]
+    if channels != wanted or layers != 2:
         raise ValueError(
-            f"{str(folder)!r} has channels {channels} and {config.get('layers_per_block', 1)} layers a block, not "
-            f"{[width * multiple for multiple in MULTIPLES]} and 2: another network than Stable Diffusion's autoencoder"
+            f"{str(folder)!r} has channels {channels} and {layers} layers a block, not {wanted} and 2: "
+            "another network than Stable Diffusion's autoencoder"
         )
-    vae = AttentionVAE(width, config["latent_channels"], config["norm_num_groups"], image_size or config["sample_size"])
-    theirs = load_file(Path(folder) / DIFFUSERS_WEIGHTS)
+    vae = AttentionVAE(channels[0], *others, image_size or config.get("sample_size", 32))
+    theirs = {diffusers_name(name): x.float() for name, x in load_file(Path(folder) / WEIGHTS_NAME).items()}  # older names too
+    names = {diffusers_name(name): name for name in vae.state_dict()}
     try:
-        vae.load_state_dict({name: theirs.pop(diffusers_name(name)).float() for name in vae.state_dict()})
-    except (KeyError, RuntimeError) as error:
+        vae.load_state_dict({names.get(name, name): x for name, x in theirs.items()})
+    except RuntimeError as error:
         raise ValueError(f"the weights in {str(folder)!r} are not those of the network in its config: {error}") from None
-    if theirs:
-        raise ValueError(f"{str(folder)!r} holds {len(theirs)} weights that this network has not, first: {min(theirs)}")
     return vae.eval()
 
 
-_ENCODER = [
-    "conv_in",
-    *(f"down_blocks.{i}.{part}" for i in range(3) for part in ("resnets.0", "resnets.1", "downsamplers.0")),
-    *("down_blocks.3.resnets.0", "down_blocks.3.resnets.1"),
-    *("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
-    *("conv_norm_out", "silu", "conv_out", "quant_conv"),
-]
-
-
-_DECODER = [
-    *("post_quant_conv", "conv_in"),
-    *("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
-    *(f"up_blocks.{i}.{part}" for i in range(3) for part in ("resnets.0", "resnets.1", "resnets.2", "upsamplers.0")),
-    *("up_blocks.3.resnets.0", "up_blocks.3.resnets.1", "up_blocks.3.resnets.2"),
-    *("conv_norm_out", "silu", "conv_out"),
-]
-
-
-_INSIDE = {"skip": "conv_shortcut", "norm": "group_norm", "query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
-
-
-_INSIDE["1"] = "conv"  # after the padding or doubling
-
-
 def diffusers_name(name: str) -> str:
-    """What diffusers calls a weight of ours: "decoder.3.query.bias" -> "decoder.mid_block.attentions.0.to_q.bias"."""
-    half, layer, *inside = name.split(".")
-    theirs = {"encoder": _ENCODER, "decoder": _DECODER}[half][int(layer)]
-    whole = theirs if "quant_conv" in theirs else f"{half}.{theirs}"
-    return ".".join([whole, *(_INSIDE.get(part, part) for part in inside)])
+    """What diffusers calls a weight of ours: "….mid_attention.query.bias" -> "….mid_block.attentions.0.to_q.bias".
+
+    Names of diffusers stay as they are, but for attention layers of older files, which get today's names.
+    """
+    for ours, theirs in _NAMES:
+        name = re.sub(ours, theirs, name)
+    return name

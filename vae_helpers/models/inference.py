@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .vae import BaseVAE as VAE
+from .vae import BaseVAE
 
 
 def to_float(pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -17,18 +17,18 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_images(vae: VAE, pixels: Tensor, batch_size: int = 256) -> tuple[Tensor, Tensor]:
+def encode_images(vae: BaseVAE, pixels: Tensor, batch_size: int = 256) -> tuple[Tensor, Tensor]:
     """(mu, logvar) of uint8 images (N, 3, S, S), each (N, *latent_shape) float32 on the CPU."""
     device = next(vae.parameters()).device
     vae.eval()
-    parts = [vae.encode(to_float(some, device)) for some in pixels.split(batch_size)]
-    mu, logvar = (torch.cat(some).cpu() for some in zip(*parts, strict=True))
+    batches = [vae.encode(to_float(batch, device)) for batch in pixels.split(batch_size)]
+    mu, logvar = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
     return mu, logvar
 
 
 @torch.no_grad()
-def decode_latents(vae: VAE, z: Tensor, batch_size: int = 256) -> Tensor:
+def decode_latents(vae: BaseVAE, z: Tensor, batch_size: int = 256) -> Tensor:
     """x_hat (N, 3, S, S) in float32 on the CPU of latents (N, *latent_shape)."""
     device = next(vae.parameters()).device
     vae.eval()
-    return torch.cat([vae.decode(some.to(device)).cpu() for some in z.split(batch_size)])
+    return torch.cat([vae.decode(batch.to(device)).cpu() for batch in z.split(batch_size)])

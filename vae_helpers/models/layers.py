@@ -6,17 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-@torch.no_grad()
-def update_ema(average: nn.Module, learner: nn.Module, step: int, decay: float) -> None:
-    """Move `average` a step towards `learner`: the exponential moving average of its weights, which jumps about less.
-
-    step: counted from 0; the first ones weigh more, so that the average does not remember the untrained weights. decay: how
-    much of the average stays (0.999, say). Polyak & Juditsky 1992.
-    """
-    decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(learner.parameters()), 1 - decay)
-
-
 class GroupNorm(nn.GroupNorm):
     """GroupNorm that answers in the type of its input; on a CPU it computes in float32.
 
@@ -40,18 +29,17 @@ def upsample(c_in: int, c_out: int) -> nn.Sequential:
 
 
 class Residual(nn.Module):
-    """x + f(x): normalise, convolve, bend, convolve. (B, C, H, W) -> (B, C, H, W). Starts as the identity."""
+    """x + f(x): normalise, convolve, activation, convolve. (B, C, H, W) -> (B, C, H, W). Starts as the identity."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.norm = GroupNorm(8, channels)
-        self.first = conv(channels, channels)
-        self.second = conv(channels, channels)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        self.norm1, self.conv1 = GroupNorm(8, channels), conv(channels, channels)
+        self.conv2 = conv(channels, channels)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(self.norm(x))))
+        return x + self.conv2(F.silu(self.conv1(self.norm1(x))))
 
 
 def use_bfloat16(device: torch.device, precision: str = "auto") -> bool:

@@ -38,23 +38,11 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     return kl_per_dim(mu, logvar).flatten(1).sum(1)
 
 
-def vae_loss(
-    x_hat: Tensor,
-    x: Tensor,
-    mu: Tensor,
-    logvar: Tensor,
-    beta: float | Tensor = BETA,
-    free_bits: float = 0.0,
-    kl_of_all: Tensor | None = None,
-) -> VAELoss:
+def vae_loss(x_hat: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, beta: float | Tensor = BETA) -> VAELoss:
     """The beta-VAE objective (Kingma & Welling 2014, eq. 10; Higgins et al. 2017 for beta), in float32.
 
     x_hat, x: (B, 3, S, S) in [-1, 1]; mu, logvar: (B, *latent_shape). Raises ValueError for shapes that differ, which
     would otherwise broadcast without a word.
-
-    free_bits: nats that every latent number may carry unpunished: its mean KL over the batch counts as this much when it is
-    less (Kingma et al. 2016, eq. 15). Then `loss` is above `recon + beta * kl`; `kl` stays what it is. kl_of_all: that mean,
-    (*latent_shape), over a larger batch of which this is a process's share; over this one when left out.
 
     With D = 3·S·S numbers in an image this is, up to a constant and the factor beta, the negative evidence lower bound
     of a decoder with Gaussian noise of variance `noise_variance(beta, D)`: choosing beta is choosing that noise.
@@ -64,38 +52,41 @@ def vae_loss(
     if mu.shape != logvar.shape or len(mu) != len(x):
         raise ValueError(f"mu is {tuple(mu.shape)} and logvar {tuple(logvar.shape)} for {len(x)} images; they must be alike")
     recon = F.mse_loss(x_hat.float(), x.float())
-    by_dimension = kl_per_dim(mu, logvar).mean(0)
-    kl = by_dimension.sum()
-    counted = kl
-    if free_bits:
-        enough = (by_dimension if kl_of_all is None else kl_of_all) > free_bits
-        counted = torch.where(enough, by_dimension, free_bits).sum()
-    return VAELoss(recon + beta * counted, recon, kl)
+    kl = kl_per_dim(mu, logvar).mean(0).sum()
+    return VAELoss(recon + beta * kl, recon, kl)
+
+
+def free_bits_kl(kl_per_dim: Tensor, global_kl_per_dim: Tensor, free_bits: float) -> Tensor:
+    """The KL with so many nats free in every latent number: what is below `free_bits` counts as that much, without a gradient.
+
+    kl_per_dim: (*latent_shape), the mean over this process's images, in nats; global_kl_per_dim: over all of the batch, of
+    which several processes have parts. Returns a scalar. Kingma et al. 2016, eq. 15.
+    """
+    return torch.where(global_kl_per_dim > free_bits, kl_per_dim, free_bits).sum()
+
+
+def kl_weight(progress: float, warmup: float = 0.0) -> float:
+    """What beta is multiplied with when the fraction `progress` of the training is done: KL warm-up (Bowman et al. 2016).
+
+    It rises from 0 to 1 over the fraction `warmup` of the training, then stays (0: at 1 from the start).
+    """
+    return min(1.0, progress / warmup) if warmup else 1.0
+
+
+def noise_variance(beta: float | Tensor, n_dims: int) -> float | Tensor:
+    """The decoder's noise variance σ² that a `beta` stands for: beta · D / 2.
+
+    n_dims: D, how many numbers an image has, channels included: 3·S·S, so 9,408 for S = 56 (`x[0].numel()`), not the number
+    of its pixels, S·S. From -log p(x|z) = ‖x - x_hat‖² / (2σ²) + const = recon · D / (2σ²) + const: multiply by 2σ²/D to get
+    recon + beta·kl. A beta of 0 gives 0: a decoder without noise, which has no density.
+    """
+    return beta * n_dims / 2
 
 
 def calibrated_beta(recon: Tensor | float, n_dims: int) -> Tensor | float:
-    """The beta of a decoder that knows its noise: 2 · recon / D, with D = `n_dims` numbers in an image.
+    """The beta of a decoder that knows its noise: 2 · recon / D. n_dims: D, as in `noise_variance`.
 
     -log p(x|z) is smallest where the noise variance σ² is the mean squared error itself; `noise_variance` of this beta is
     that. No gradient goes through it. Rybkin, Daniilidis & Levine 2021, eq. 6 (optimal σ-VAE).
     """
     return 2 * (recon.detach() if isinstance(recon, Tensor) else recon) / n_dims
-
-
-def kl_weight(progress: float, warmup: float = 0.0, cycles: int = 1) -> float:
-    """What beta is multiplied with when a share `progress` of the training is done: it rises from 0 to 1, then stays.
-
-    The training is cut into `cycles` equal parts; in each the weight rises over a share `warmup` of the part (0: at 1 from
-    the start). One cycle is KL warm-up (Bowman et al. 2016), several the cyclical schedule (Fu et al. 2019).
-    """
-    if progress >= 1:  # the end of the last cycle, not the start of another
-        return 1.0
-    return min(1.0, (progress * cycles % 1) / warmup) if warmup else 1.0
-
-
-def noise_variance(beta: float, n_dims: int) -> float:
-    """The decoder's noise variance σ² that a `beta` stands for: beta · D / 2, with D = `n_dims` numbers in an image.
-
-    From -log p(x|z) = ‖x - x_hat‖² / (2σ²) + const = recon · D / (2σ²) + const: multiply by 2σ²/D to get recon + beta·kl.
-    """
-    return beta * n_dims / 2

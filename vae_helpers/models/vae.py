@@ -1,10 +1,11 @@
 """The VAE: an encoder to mean and log-variance, `z = mu + sigma * eps`, a decoder.
 
-Both networks are a straight line plus a curve: one linear layer from pixels to latent (and back) beside a convolutional
-network. The linear layer finds what principal components would find, within the first epochs; the convolutions learn what no
-linear map can. Their costly layers work at 14 x 14 and 7 x 7, where a laptop keeps up.
+Encoder and decoder have two branches whose outputs are added: a convolutional network, and one linear layer from pixels to
+latent (and back). The linear branch finds what principal components would find, within the first epochs; the convolutions
+learn what no linear map can. Their costly layers work at 14 x 14 and 7 x 7 pixels, where a laptop keeps up.
 """
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
@@ -17,50 +18,35 @@ from .layers import GroupNorm, Residual, conv, upsample
 LOGVAR_RANGE = (-20.0, 10.0)  # sigma from 0.00005 to 150: beyond it exp() overflows long before it means anything
 
 
-class VAEOutput(NamedTuple):
-    """x_hat: (B, 3, S, S) in about [-1, 1]; mu, logvar: (B, *latent_shape). All float32."""
-
-    x_hat: Tensor
-    mu: Tensor
-    logvar: Tensor
-
-
-def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor | None = None) -> Tensor:
-    """A sample of N(mu, sigma²) through which gradients reach mu and logvar: z = mu + sigma * eps.
-
-    eps: noise of mu's shape; drawn from N(0, I) when not given. Kingma & Welling 2014, section 2.4.
-    """
-    eps = torch.randn_like(mu) if eps is None else eps
-    return mu + (0.5 * logvar).exp() * eps
-
-
 class Encoder(nn.Module):
     """Images (B, 3, S, S) in [-1, 1] -> mean and log-variance, each (B, latent_dim), float32."""
 
     def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
         super().__init__()
         a, b, c = widths
-        self.curve = nn.Sequential(  # shapes for S = 56
-            nn.Conv2d(3, a, kernel_size=4, stride=2, padding=1),  # (B, a, 28, 28)
-            nn.SiLU(),
-            conv(a, b, stride=2),  # (B, b, 14, 14)
-            Residual(b),
-            conv(b, c, stride=2),  # (B, c, 7, 7)
-            Residual(c),
-            Residual(c),
-            GroupNorm(8, c),
-            nn.SiLU(),
-            nn.Conv2d(c, 64, kernel_size=1),  # (B, 64, 7, 7)
-            nn.Flatten(),
-            nn.Linear(64 * (image_size // 8) ** 2, 2 * latent_dim),
+        self.conv_branch = nn.Sequential(  # shapes for S = 56
+            OrderedDict(
+                conv_in=nn.Conv2d(3, a, kernel_size=4, stride=2, padding=1),  # (B, a, 28, 28)
+                act_in=nn.SiLU(),
+                down1=conv(a, b, stride=2),  # (B, b, 14, 14)
+                block1=Residual(b),
+                down2=conv(b, c, stride=2),  # (B, c, 7, 7)
+                block2=Residual(c),
+                mid=Residual(c),
+                norm_out=GroupNorm(8, c),
+                act_out=nn.SiLU(),
+                conv_out=nn.Conv2d(c, 64, kernel_size=1),  # (B, 64, 7, 7)
+                flatten=nn.Flatten(),
+                linear_out=nn.Linear(64 * (image_size // 8) ** 2, 2 * latent_dim),
+            )
         )
-        self.line = nn.Linear(3 * (image_size // 2) ** 2, latent_dim)  # sees the image at half its size
-        nn.init.normal_(self.line.weight, std=0.3)
+        self.linear_branch = nn.Linear(3 * (image_size // 2) ** 2, latent_dim)  # sees the image at half its size
+        nn.init.normal_(self.linear_branch.weight, std=0.3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mu, logvar = self.curve(x).float().chunk(2, dim=1)
-        # Thousands of pixels move together, so a step in each weight would be a leap in mu: hence the 0.01
-        mu = mu + 0.01 * self.line(F.avg_pool2d(x, 2).flatten(1)).float()
+        mu, logvar = self.conv_branch(x).float().chunk(2, dim=1)
+        # Thousands of pixels change together, so a small step in every weight would be a large one in mu: hence the 0.01
+        mu = mu + 0.01 * self.linear_branch(F.avg_pool2d(x, 2).flatten(1)).float()
         return mu, logvar.clamp(*LOGVAR_RANGE)
 
 
@@ -72,32 +58,52 @@ class Decoder(nn.Module):
         a, b, c = widths
         smallest = image_size // 8
         self.image_shape = (3, image_size, image_size)
-        self.curve = nn.Sequential(  # shapes for S = 56
-            nn.Linear(latent_dim, 64 * smallest**2),
-            nn.Unflatten(1, (64, smallest, smallest)),  # (B, 64, 7, 7)
-            nn.Conv2d(64, c, kernel_size=1),  # (B, c, 7, 7)
-            Residual(c),
-            Residual(c),
-            upsample(c, b),  # (B, b, 14, 14)
-            Residual(b),
-            upsample(b, a),  # (B, a, 28, 28)
-            GroupNorm(8, a),
-            nn.SiLU(),
-            conv(a, 12),
-            nn.PixelShuffle(2),  # (B, 3, 56, 56)
+        self.conv_branch = nn.Sequential(  # shapes for S = 56
+            OrderedDict(
+                linear_in=nn.Linear(latent_dim, 64 * smallest**2),
+                unflatten=nn.Unflatten(1, (64, smallest, smallest)),  # (B, 64, 7, 7)
+                conv_in=nn.Conv2d(64, c, kernel_size=1),  # (B, c, 7, 7)
+                mid=Residual(c),
+                block2=Residual(c),
+                up2=upsample(c, b),  # (B, b, 14, 14)
+                block1=Residual(b),
+                up1=upsample(b, a),  # (B, a, 28, 28)
+                norm_out=GroupNorm(8, a),
+                act_out=nn.SiLU(),
+                conv_out=conv(a, 12),
+                shuffle=nn.PixelShuffle(2),  # (B, 3, 56, 56)
+            )
         )
-        self.line = nn.Linear(latent_dim, 3 * image_size**2)
-        nn.init.normal_(self.line.weight, std=0.01)
-        nn.init.zeros_(self.curve[-2].weight)
+        self.linear_branch = nn.Linear(latent_dim, 3 * image_size**2)
+        nn.init.normal_(self.linear_branch.weight, std=0.01)
+        nn.init.zeros_(self.conv_branch.conv_out.weight)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.curve(z).float() + self.line(z).float().unflatten(1, self.image_shape)
+        return self.conv_branch(z).float() + self.linear_branch(z).float().unflatten(1, self.image_shape)
+
+
+def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor | None = None) -> Tensor:
+    """A sample of N(mu, sigma²) through which gradients reach mu and logvar: z = mu + sigma * eps.
+
+    eps: noise of mu's shape; drawn from N(0, I) when not given. Kingma & Welling 2014, section 2.4.
+    """
+    eps = torch.randn_like(mu) if eps is None else eps
+    return mu + (0.5 * logvar).exp() * eps
+
+
+class VAEOutput(NamedTuple):
+    """x_hat: (B, 3, S, S) in about [-1, 1]; mu, logvar: (B, *latent_shape). All float32."""
+
+    x_hat: Tensor
+    mu: Tensor
+    logvar: Tensor
 
 
 class BaseVAE(nn.Module):
-    """What every VAE here can do. A kind of VAE sets the five attributes and `architecture`, its own arguments.
+    """What every VAE here can do. A kind of VAE sets encoder, decoder, latent_shape and `architecture`, its own arguments.
 
     encoder: images -> mu, logvar. decoder: z -> images. latent_shape: of one z, (latent_dim,) or (C, H, W). image_size: S.
+    crop: how photos are cut for this model before they are scaled to S x S: "none", "center", "box" or "head".
     """
 
     image_size: int
@@ -111,18 +117,16 @@ class BaseVAE(nn.Module):
         if image_size < 8 or image_size % 8:
             raise ValueError(f"image_size={image_size} must be a multiple of 8 (56 by default): it is halved three times")
         self.image_size = image_size
+        self.crop = "none"
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) in [-1, 1] -> mu, logvar, each (B, *latent_shape). Raises ValueError for another shape or for bytes."""
-        wanted = (3, self.image_size, self.image_size)
-        if x.dim() != 4 or tuple(x.shape[1:]) != wanted or not x.is_floating_point():
-            raise ValueError(
-                f"encode takes float images (B, {', '.join(map(str, wanted))}) in [-1, 1]; got {x.dtype} {tuple(x.shape)}"
-            )
+        _check("encode", x, "images", (3, self.image_size, self.image_size), " in [-1, 1]")
         return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, *latent_shape) -> x_hat (B, 3, S, S)."""
+        """(B, *latent_shape) -> x_hat (B, 3, S, S). Raises ValueError for another shape."""
+        _check("decode", z, "latents", self.latent_shape)
         return self.decoder(z)
 
     def forward(self, x: Tensor, eps: Tensor | None = None) -> VAEOutput:
@@ -139,6 +143,12 @@ class BaseVAE(nn.Module):
         """Decode `n` draws from the prior N(0, I): (n, 3, S, S). generator: a CPU generator, for the same dogs again."""
         z = torch.randn(n, *self.latent_shape, generator=generator)
         return self.decode(z.to(next(self.parameters()).device))
+
+
+def _check(where: str, x: Tensor, what: str, shape: tuple[int, ...], values: str = "") -> None:
+    if tuple(x.shape[1:]) != shape or not x.is_floating_point():
+        wanted = f"float {what} (B, {', '.join(map(str, shape))}){values}"
+        raise ValueError(f"{where} takes {wanted}; got {x.dtype} {tuple(x.shape)}")
 
 
 class VAE(BaseVAE):
