@@ -209,8 +209,8 @@ def walk(
     images = latent.walk(vae, *ends, steps, on_sphere=not straight)
     gif = out or folders().outputs / "walk.gif"
     strip = gif.with_name(f"{gif.stem}_filmstrip.png")
-    latent.save_gif(images, gif)
-    latent.save_png(latent.filmstrip(images[:: -(-len(images) // 12)]), strip)
+    latent.save_gif(torch.cat([images, images[1:-1].flip(0)]), gif, seconds=4)  # there and back
+    latent.save_filmstrip(images[:: -(-len(images) // 12)], strip)
     print(f"wrote {gif} and {strip}")
 
 
