@@ -195,13 +195,13 @@ def load_training_state(folder: str | Path) -> dict[str, Any] | None:
     if not isinstance(state.get("run"), dict) or type(state.get("epoch")) is not int:
         raise ValueError(f"{str(path)!r} is not a training state")
     state.setdefault("name", run_name(state["run"]))
-    old = state["run"].get("settings", {})
-    if "average" in old:
-        new = {"average": "ema_decay", "shift": "max_shift"}
-        state["run"]["settings"] = {new.get(name, name): value for name, value in old.items()}
+    if "learner" in state:
+        state["model"] = state.pop("learner")
+    settings = state["run"].get("settings", {})
+    if "average" in settings:
+        settings |= {"ema_decay": settings.pop("average"), "max_shift": settings.pop("shift")}
         vae = build_vae(state["run"]["architecture"])
-        if "learner" in state:
-            state["model"] = current_names(state.pop("learner"), vae)
+        state |= {"model": current_names(state["model"], vae)} if "model" in state else {}
         if isinstance(vae, SpatialVAE) and "optimizer" in state:  # whose linear branches came last
             order = sorted(enumerate(vae.named_parameters()), key=lambda numbered: "linear_branch" in numbered[1][0])
             moments = state["optimizer"]["state"]
