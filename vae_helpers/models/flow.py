@@ -106,7 +106,7 @@ class LatentFlow(Prior):
         if self.gaussian_baseline:
             gaussian = FullGaussian(self.latent_shape).fit((mu - self.mean) / self.std, std / self.std)
             axes, widths, _ = torch.linalg.svd(gaussian.scale_tril)
-            self.axes, self.variances = axes.to(self.mean), widths.square().clamp(min=1e-4).to(self.mean)
+            self.axes, self.variances = axes.contiguous().to(self.mean), widths.square().clamp(min=1e-4).to(self.mean)
 
     def loss(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the velocity at times t (B,) on the lines from noise to z, both (B, *latent_shape).
@@ -143,7 +143,7 @@ class LatentFlow(Prior):
         return x * self.std.cpu() + self.mean.cpu()
 
     @torch.no_grad()
-    def log_prob(self, z: Tensor, steps: int = 64, n_probes: int = 4, seed: int = 0, batch_size: int = 256) -> Tensor:
+    def log_prob(self, z: Tensor, steps: int = 32, n_probes: int = 4, seed: int = 0, batch_size: int = 256) -> Tensor:
         """log p(z) in nats, (N,) float64 on the CPU: that of the noise z comes from, plus how much log volume grows back to it.
 
         The velocity's divergence, by which volumes grow, is estimated with `n_probes` vectors of random signs for each latent,
@@ -181,8 +181,8 @@ class LatentFlow(Prior):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             v = self.velocity(x, t.expand(len(x)))
-        (gradients,) = torch.autograd.grad(v, x, probes, is_grads_batched=True)  # of every probe's product with v
-        return v.detach(), (gradients * probes).flatten(2).sum(2).mean(0)
+        gradients = [torch.autograd.grad(v, x, probe, retain_graph=True)[0] for probe in probes]
+        return v.detach(), (torch.stack(gradients) * probes).flatten(2).sum(2).mean(0)
 
 
 OLD_NAMES = {
@@ -201,23 +201,23 @@ OLD_NAMES = {
 """Parts of names of tensors and arguments in files of priors from before the first release, and what they are called now."""
 
 
-PRIORS = {kind.__name__: kind for kind in (StandardNormal, FullGaussian, GaussianMixture, LatentFlow)}
-
-
 def prior_from(state: dict[str, Tensor], metadata: dict[str, Any]) -> Prior:
     """The prior that `Prior.save` wrote as these tensors and metadata, in float32 and eval mode. Takes old names as well.
 
-    Raises KeyError, TypeError, RuntimeError or ValueError for metadata of no prior, and for tensors that do not fit or are
-    not finite.
+    Raises ValueError for metadata of no prior, and for tensors that do not fit or are not finite.
     """
+    kinds = {kind.__name__: kind for kind in (StandardNormal, FullGaussian, GaussianMixture, LatentFlow)}
     for old, new in OLD_NAMES.items():
         state = {name.replace(old, new): tensor.float() for name, tensor in state.items()}
-    with torch.device("meta"):  # so that no more memory is taken than the tensors have, whatever the metadata say
+    try:
         arguments = {OLD_NAMES.get(name, name): value for name, value in metadata["arguments"].items()}
-        prior = PRIORS[metadata["prior"]](**arguments)
-    if isinstance(prior, FullGaussian) and "mean" in state:
-        state |= {"means": state.pop("mean")[None], "weights": torch.ones(1)}
-    prior.load_state_dict(state, assign=True)
+        with torch.device("meta"):  # so that no more memory is taken than the tensors have, whatever the metadata say
+            prior = kinds[metadata["prior"]](**arguments)
+        if isinstance(prior, FullGaussian) and "mean" in state:
+            state |= {"means": state.pop("mean")[None], "weights": torch.ones(1)}
+        prior.load_state_dict(state, assign=True)
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"it does not hold one of {', '.join(kinds)}: {error}") from None
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise ValueError("its weights hold NaN or infinite numbers")
     return prior.eval()

@@ -64,7 +64,5 @@ def fit_flow(
                 on_report({"step": step, "seconds": time.perf_counter() - started, "loss": mean_loss})
                 reports, losses = due, []
     if not finite:
-        raise FloatingPointError(
-            f"the gradient was NaN or infinite in all of the {step} steps: lower learning_rate={learning_rate}"
-        )
+        raise FloatingPointError(f"the gradient was NaN or infinite in all {step} steps: lower learning_rate={learning_rate}")
     return flow
