@@ -15,7 +15,7 @@ KINDS = {  # the first kind with a part that is in an operation's name
     "convolutions": ("conv",),
     "linear layers": ("mm", "linear"),
     "normalisation": ("norm",),
-    "bends, shuffles, sums": ("silu", "shuffle", "pool", "mul", "add", "div", "exp", "sum", "mean"),
+    "activations, sums": ("silu", "shuffle", "pool", "mul", "add", "div", "exp", "sum", "mean"),
     "copies and changes of type": ("copy", "contiguous", "clone"),
     "everything else": ("",),
 }

@@ -116,8 +116,8 @@ def reconstructions(vae: BaseVAE, pixels: Tensor) -> tuple[dict[str, float], Ten
     """Figures of what comes back from the means, and the pictures, uint8."""
     mu, logvar = encode_images(vae, pixels, BATCH)
     x_hat = decode_latents(vae, mu, BATCH)
-    told = image_quality(x_hat, pixels)
-    return {"psnr": told.psnr, "ssim": told.ssim, "kl": float(kl_divergence(mu, logvar).mean())}, to_uint8(x_hat)
+    quality = image_quality(x_hat, pixels)
+    return {"psnr": quality.psnr, "ssim": quality.ssim, "kl": float(kl_divergence(mu, logvar).mean())}, to_uint8(x_hat)
 
 
 def levels(distance: Tensor) -> dict[str, float]:

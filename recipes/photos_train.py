@@ -43,10 +43,12 @@ from vae_helpers.models import (
     decode_latents,
     encode_images,
     load_checkpoint,
+    load_prior,
     save_checkpoint,
     to_float,
     to_uint8,
 )
+from vae_helpers.training import fit_flow
 
 WRITTEN_AS = {"faithful": "unsharpened", "sharpen": "faithful"}  # the network of each stage, where it is not its name
 
@@ -163,8 +165,8 @@ def fit_priors(
     mu, std = latents_to_learn(vae, photos)
     whole = slice(2 * len(photos[SIZES[0]]))  # the uncut photos, as they are and flipped
     z = (mu + std * torch.randn_like(mu))[whole]
-    rungs = [StandardNormal(shape).fit(z), FullGaussian(shape).fit(z), GaussianMixture(shape).fit(z)]
-    for prior, name in zip(rungs, ("normal", "gaussian", "mixture"), strict=True):
+    priors = [StandardNormal(shape).fit(z), FullGaussian(shape).fit(z), GaussianMixture(shape).fit(z)]
+    for prior, name in zip(priors, ("normal", "gaussian", "mixture"), strict=True):
         prior.save(out / f"{name}.safetensors", torch.float16)
     unseen_mu, unseen_logvar = encode_images(vae, held_out)
     unseen = unseen_mu + (0.5 * unseen_logvar).exp() * torch.randn_like(unseen_mu)
@@ -174,18 +176,19 @@ def fit_priors(
 
     def report(figures: dict[str, float]) -> None:
         nonlocal best
-        loss = flow.loss(unseen)
-        say("flow", **figures, held_out_loss=loss, loss_on_learned=flow.loss(z[: len(unseen)]))
+        loss = flow.validation_loss(unseen)
+        say("flow", **figures, held_out_loss=loss, loss_on_learned=flow.validation_loss(z[: len(unseen)]))
         flow.save(out / "flow.safetensors", torch.float16)
         if loss < best:
             best = loss
             flow.save(out / "flow-best.safetensors", torch.float16)
 
-    flow.fit(mu, std, 10**9, seconds, batch_size=4 * options.batch, learning_rate=6e-4, seed=options.seed, on_report=report)
+    limits = {"steps": 10**9, "seconds": seconds, "batch_size": 4 * options.batch, "learning_rate": 6e-4}
+    fit_flow(flow, mu, std, **limits, seed=options.seed, on_report=report)
     started = time.perf_counter()
     flow.sample(256)
     say("flow, sampling", seconds_per_latent=(time.perf_counter() - started) / 256)
-    return [*rungs, LatentFlow.load(out / "flow-best.safetensors").to(DEVICE), flow]
+    return [*priors, load_prior(out / "flow-best.safetensors").to(DEVICE), flow]
 
 
 if __name__ == "__main__":

@@ -84,17 +84,17 @@ def test_the_cards_figures_are_measured_on_photos_that_are_not_learned_from(tmp_
     measure.main()
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["about"]["learned"], figures["about"]["unseen"], figures["about"]["a_side"]) == (108, 12, 6)
-    recons, rungs = figures["reconstructions"], figures["priors"]
+    recons, priors = figures["reconstructions"], figures["priors"]
     assert recons["faithful"]["psnr"] > 25 > recons["faithful"]["frechet"] and set(recons) == {
         "vector",
         "faithful",
         "other photos",
     }
-    assert list(rungs) == ["N(0, I)", "one Gaussian", "a mixture of 16", "flow", "other photos"]
-    assert rungs["N(0, I)"]["frechet"] > rungs["other photos"]["frechet"] == recons["other photos"]["frechet"]
+    assert list(priors) == ["N(0, I)", "one Gaussian", "a mixture of 16", "flow", "other photos"]
+    assert priors["N(0, I)"]["frechet"] > priors["other photos"]["frechet"] == recons["other photos"]["frechet"]
 
 
-def test_chapter_06_reads_figures_that_are_those_of_the_shipped_weights():
+def test_chapter_08_reads_figures_that_are_those_of_the_shipped_weights():
     figures = json.loads((WEIGHTS / "figures.json").read_text())
     for name, sha256 in figures["about"]["weights"].items():
         assert hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest() == sha256
