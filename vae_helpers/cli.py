@@ -22,6 +22,7 @@ _MODEL = "NAME in models/, weights that come with the project, or a file; the ne
 _CROP = (
     "How a square is cut out of each image; --crop alone means box. Left out: as VAE_CROP says for split, else as the model's."
 )
+Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 Model = Annotated[str | None, tyro.conf.arg(help=_MODEL)]
 Crop = Annotated[Literal["none", "center", "box", "head"] | None, tyro.conf.arg(help=_CROP)]
 
@@ -58,7 +59,7 @@ def duplicates(dogs: tyro.conf.Positional[str], limit: int = 32) -> None:
         dogs: as for split.
         limit: bits of 256 in which the perceptual hashes of a pair may differ.
     """
-    from .plots import image_rows, save_figure
+    from .plots import image_grid, save_figure
 
     images = data.load_images(data.resolve_source(dogs, folders()), cache_dir=folders().cache)
     pairs = data.find_duplicates(images, limit)
@@ -67,11 +68,11 @@ def duplicates(dogs: tyro.conf.Positional[str], limit: int = 32) -> None:
         print(f"{pair.one!r}  {pair.other!r}  {kind}")
     print(f"{len(pairs)} pairs among {len(images)} images")
     if pairs:
-        row = {name: i for i, name in enumerate(images.names)}
-        shown = {f"{i}": images.pixels[[row[pair.one], row[pair.other]]] for i, pair in enumerate(pairs[:16], start=1)}
+        index = [images.names.index(name) for pair in pairs[:16] for name in (pair.one, pair.other)]
         path = folders().outputs / "duplicates.png"
-        save_figure(image_rows(shown, "Twice the same?"), path)
-        print(f"wrote {path}, the first {len(shown)}")
+        title = "Twice the same? Pairs side by side, the closest first"
+        save_figure(image_grid(images.pixels[index], title, columns=2), path)
+        print(f"wrote {path}, the first {len(index) // 2}")
 
 
 def train(
@@ -111,7 +112,10 @@ def train(
     vae.crop = learn.crop
     save_picture = evaluation.reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
     options = {"precision": precision_wanted(), "compile": compile_wanted()}
-    training.fit(vae, learn.pixels, validation.pixels, settings, where.models / name, save_picture, keep_last, **options)
+    pixels = (learn.pixels, validation.pixels)
+    history = training.fit(vae, *pixels, settings, where.models / name, save_picture, keep_last, **options)
+    if not math.isfinite(history[-1]["validation_loss"]):
+        raise FloatingPointError("the loss is NaN or infinite at the end: lower --learning-rate, or compute with VAE_BF16=0")
 
 
 def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> None:
@@ -133,13 +137,7 @@ def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> Non
     print(*verdicts, f"wrote {where.outputs / 'report.html'} and metrics.json", sep="\n")
 
 
-def sample(
-    model: Model = None,
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64,
-    seed: int = 0,
-    out: Path | None = None,
-    raw: bool = False,
-) -> None:
+def sample(model: Model = None, n: Count = 64, seed: int = 0, out: Path | None = None, raw: bool = False) -> None:
     """Draw new dogs from the best prior that a model has: one sheet, outputs/samples.png, or single PNG files with --out.
 
     Args:
