@@ -5,10 +5,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "attributes": ["breed_attributes", "dog_attributes", "pixel_attributes", "toy_attributes"],
-        "directions": ["Directions", "attribute_directions", "dimensions_by_kl", "lerp", "principal_axes", "slerp", "traverse"],
+        "attributes": ["dog_attributes"],
+        "directions": ["Directions", "attribute_directions", "dimensions_by_kl", "lerp", "principal_axes", "slerp"],
         "explorer": ["LatentExplorer"],
-        "explorer_panel": ["MAX_UPLOAD", "ROLES", "STEPS", "WAYS"],
-        "walks": ["enlarged", "filmstrip", "png_bytes", "save_gif", "save_png", "walk"],
+        "walks": ["png_bytes", "save_filmstrip", "save_gif", "walk"],
     },
 )

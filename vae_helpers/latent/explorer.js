@@ -1,27 +1,13 @@
-// What only the reader's browser can do for the explorer: hand over a photo, fill the clipboard.
+// The one thing that only the reader's browser can do for the explorer: hand over a photo.
+const LIMIT = 8e6; // bytes; Jupyter's connection breaks at a message of 10 MiB, so a larger file is not sent at all
 function render({ model, el }) {
-  const input = Object.assign(document.createElement("input"), { type: "file", accept: "image/*", hidden: true });
-  const button = document.createElement("button");
-  button.className = "jupyter-widgets jupyter-button widget-button";
-  button.style.width = "110px";
-  button.textContent = "Your photo …";
-  button.onclick = () => input.click();
+  const input = Object.assign(document.createElement("input"), { type: "file", accept: "image/*" });
+  input.onclick = () => (input.value = ""); // so that the same file can be chosen again
   input.onchange = async () => {
     const file = input.files[0];
-    input.value = ""; // so that the same file can be chosen again
-    if (!file) return;
-    // A message larger than the server takes would break the connection, so it is not sent at all
-    const fits = file.size <= model.get("max_bytes");
-    model.send({ photo: file.name, size: file.size }, undefined, fits ? [await file.arrayBuffer()] : []);
+    const about = { name: file.name, size: file.size, limit: LIMIT };
+    model.send(about, undefined, file.size > LIMIT ? [] : [await file.arrayBuffer()]);
   };
-  el.append(button, input);
-  model.on("msg:custom", async ({ copy }) => {
-    try {
-      await navigator.clipboard.writeText(copy);
-      model.send({ copied: true });
-    } catch {
-      model.send({ copied: false }); // not allowed here: the kernel shows the text instead
-    }
-  });
+  el.append("Your photo: ", input);
 }
 export default { render };
