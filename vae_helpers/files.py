@@ -20,15 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
 import psutil
-from safetensors import SafetensorError, safe_open
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from safetensors import SafetensorError
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Where the weights are that come with the package."""
@@ -151,9 +147,7 @@ def lock_folder(folder: str | Path, what: str) -> Iterator[None]:
         held.release()
 
 
-def save_weights(
-    path: str | Path, state: dict[str, "Tensor"], metadata: dict[str, Any], dtype: "torch.dtype | None" = None
-) -> None:
+def save_weights(path: str | Path, state: dict[str, Any], metadata: dict[str, Any], dtype: Any = None) -> None:
     """Write tensors and what belongs to them to one safetensors file, whole or not at all.
 
     state: name -> tensor. metadata: name -> numbers, text, lists, dictionaries or None. dtype: what every tensor is stored as
@@ -162,40 +156,35 @@ def save_weights(
     from safetensors.torch import save
 
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
-    words = {name: json.dumps(value) for name, value in (metadata | {"crc32": _checksum(state)}).items()}
-    content = save(state, words)
+    checksum = {"crc32": zlib.crc32(_split(save(state))[1])}  # the format has none of its own
+    content = save(state, {name: json.dumps(value) for name, value in (metadata | checksum).items()})
     with atomic_write(path, size=len(content)) as partial:
         partial.write_bytes(content)
 
 
-def load_weights(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tensors and the metadata that `save_weights` wrote; of a file of another program too, with its metadata as text.
 
     Raises FileNotFoundError, or ValueError for a file that is damaged or no safetensors file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}: check the path")
+    from safetensors.torch import load
+
+    content = Path(path).read_bytes()
     try:
-        with safe_open(path, "pt") as file:
-            state, words = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
+        state, (header, numbers), metadata = load(content), _split(content), {}
+        for name, text in json.loads(header).get("__metadata__", {}).items():
+            try:
+                metadata[name] = json.loads(text)
+            except ValueError:
+                metadata[name] = text
+        if metadata.pop("crc32", None) not in (None, zlib.crc32(numbers)):
+            raise ValueError("its checksum is wrong")
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is damaged or no safetensors file, and was not loaded: {error}") from None
-    metadata = {}
-    for name, text in words.items():
-        try:
-            metadata[name] = json.loads(text)
-        except ValueError:
-            metadata[name] = text
-    if metadata.pop("crc32", None) not in (None, _checksum(state)):
-        raise ValueError(f"{str(path)!r} is damaged, and was not loaded: its checksum is wrong")
     return state, metadata
 
 
-def _checksum(state: dict[str, "Tensor"]) -> int:
-    """Of all numbers, in the order of their names: safetensors files have none of their own."""
-    import torch
-
-    crc = 0
-    for name in sorted(state):
-        crc = zlib.crc32(state[name].flatten().view(torch.uint8).numpy(), crc)
-    return crc
+def _split(content: bytes) -> tuple[bytes, bytes]:
+    """Header and numbers of a safetensors file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return content[8:end], content[end:]
