@@ -18,9 +18,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tiny import write_images
 
-from vae_helpers import files
 from vae_helpers.data import decode_image, find_images, load_images, split_dataset
-from vae_helpers.data import folders as image_folder
+from vae_helpers.files import MAX_BYTES
 
 COLOURS = ((220, 30, 40), (30, 200, 60), (40, 50, 210), (255, 255, 255))  # red and green above blue and white
 GOOD = 6
@@ -143,7 +142,7 @@ def pipe(folder: Path) -> str:
 
 def enormous(folder: Path) -> str:
     with (folder / "enormous.jpg").open("wb") as file:
-        file.truncate(files.MAX_BYTES + 1)
+        file.truncate(MAX_BYTES + 1)
     return "enormous.jpg"
 
 
@@ -163,10 +162,8 @@ BAD_INPUT = {
     "corrupt PNG": (corrupt_png, "broken"),
     "corrupt JPEG header": (written("a.jpg", b"\xff\xd8\xff\xe0" + bytes(200)), "cannot|not an image|broken|truncated"),
     "truncated JPEG": (cut("a.jpg"), "truncated"),
-    "truncated PNG": (cut("a.png"), "truncated|broken"),
     "truncated WebP": (cut("a.webp"), "not an image|truncated|failed|decod"),
     "empty": (written("empty.jpg", b""), "not an image"),
-    "text renamed": (written("notes.png", b"a dog was here"), "not an image"),
     "HTML saved as .jpg": (written("page.jpg", HTML), "not an image"),
     "PostScript renamed": (written("drawing.jpg", POSTSCRIPT), "not an image"),
     "TIFF renamed": (saved("scan.jpg", format="TIFF"), "not an image"),
@@ -239,23 +236,6 @@ def test_each_kind_of_input_is_used_as_it_should_be_or_named_with_the_reason(tmp
         assert str(tmp_path) not in warning, "the reason, not the path again"
 
 
-def test_all_kinds_at_once_are_told_apart_in_one_summary(tmp_path):
-    folder = write_images(tmp_path / "dogs", 40)
-    bad = []
-    for i, (make, verdict) in enumerate(BAD_INPUT.values()):
-        below = folder / f"{i:02d}"
-        below.mkdir()
-        name = make(below)
-        if not verdict.startswith(USED):
-            bad.append(f"{i:02d}/{name}")
-    with pytest.warns(UserWarning) as caught:
-        images = load_images(folder, 16, cache_dir=tmp_path / "cache")
-    (warning,) = (str(w.message) for w in caught)
-    assert warning.startswith(f"{len(bad)} of {40 + len(BAD_INPUT)} images cannot be read")
-    assert all(repr(name) in warning for name in bad) and not set(bad) & set(images.names)
-    assert len(images) == 40 + len(BAD_INPUT) - len(bad)
-
-
 @pytest.mark.parametrize(("n_bad", "stops"), [(5, False), (6, True), (10, True)])
 def test_a_run_in_which_more_than_half_is_unusable_stops_and_says_so(tmp_path, n_bad, stops):
     folder = write_images(tmp_path / "dogs", 10)
@@ -270,74 +250,45 @@ def test_a_run_in_which_more_than_half_is_unusable_stops_and_says_so(tmp_path, n
                 assert len(load_images(folder, 16, cache_dir=tmp_path / "cache")) == 5
 
 
-def test_a_long_list_of_unreadable_images_goes_to_a_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("VAE_HOME", str(tmp_path / "home"))
+def test_of_a_long_list_of_unreadable_images_the_first_are_named_and_the_rest_counted(tmp_path):
     folder = write_images(tmp_path / "dogs", 60)
     for path in sorted(folder.iterdir())[:25]:
         path.write_bytes(HTML)
-    with pytest.warns(UserWarning, match=r"25 of 60.*'19.png'.*and 5 more, all in .*unreadable_images.txt") as caught:
+    with pytest.warns(UserWarning, match=r"25 of 60.*'19.png' \(not an image\); and 5 more$") as caught:
         load_images(folder, 16)
     assert "'20.png'" not in str(caught[0].message)
-    listed = (tmp_path / "home" / "outputs" / "unreadable_images.txt").read_text().splitlines()
-    assert listed == [f"'{i:02d}.png' (not an image)" for i in range(25)]
+
+
+def refusing(real, closed, error):
+    def act(path, *args, **options):
+        if not isinstance(path, int) and Path(path).name == closed:
+            raise OSError(error, os.strerror(error), str(path))
+        return real(path, *args, **options)
+
+    return act
 
 
 def test_a_file_and_a_folder_that_are_not_ours_to_read_are_named(tmp_path, monkeypatch):
     """Root may read everything: so the system's refusal is played."""
     folder = write_images(tmp_path / "dogs", GOOD)
     write_images(folder / "closed", 2)
-    stat, scandir = Path.stat, os.scandir
-
-    def refusing(real, closed):
-        def act(path, *args, **options):
-            if not isinstance(path, int) and Path(path).name == closed:
-                raise PermissionError(13, "Permission denied", str(path))
-            return real(path, *args, **options)
-
-        return act
-
-    monkeypatch.setattr(files.Path, "read_bytes", refusing(Path.read_bytes, "03.png"))
-    monkeypatch.setattr(image_folder.os, "scandir", refusing(scandir, "closed"))
+    monkeypatch.setattr(Path, "read_bytes", refusing(Path.read_bytes, "03.png", errno.EACCES))
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, "closed", errno.EACCES))
     read, warned = load_split(folder, tmp_path / "home")
-    assert set(read) == {f"{i:02d}.png" for i in range(GOOD)} - {"03.png"} and Path.stat is stat
+    assert set(read) == {f"{i:02d}.png" for i in range(GOOD)} - {"03.png"}
     assert any("passed over" in w and "closed' (Permission denied)" in w for w in warned)
     assert any("1 of 6 images cannot be read and are skipped: '03.png' (Permission denied)" in w for w in warned)
 
 
 def test_a_failure_that_passes_is_not_remembered(tmp_path, monkeypatch):
     """A disk that does not answer, or a refusal, changes nothing about a file by which a cache could notice."""
-    folder, real = write_images(tmp_path / "dogs", GOOD), Path.read_bytes
-
-    def failing(path):
-        if path.name == "03.png":
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(path)
-
+    folder = write_images(tmp_path / "dogs", GOOD)
     with monkeypatch.context() as patch:
-        patch.setattr(files.Path, "read_bytes", failing)
+        patch.setattr(Path, "read_bytes", refusing(Path.read_bytes, "03.png", errno.EIO))
         for _ in range(2):
             with pytest.warns(UserWarning, match=r"'03.png' \(Input/output error\)"):
                 assert len(load_images(folder, 16, cache_dir=tmp_path / "cache")) == GOOD - 1
     assert len(load_images(folder, 16, cache_dir=tmp_path / "cache")) == GOOD
-
-
-def test_a_folder_that_changes_while_it_is_read_gives_what_is_still_there(tmp_path, monkeypatch):
-    folder = write_images(tmp_path / "dogs", 20)
-    real = image_folder.os.walk
-
-    def walk(*args, **options):
-        yield from list(real(*args, **options))
-        for name in ("03.png", "04.png"):
-            (folder / name).unlink(missing_ok=True)
-        write_images(folder / "new", 1)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(image_folder.os, "walk", walk)
-        with pytest.warns(UserWarning, match=r"2 of 20 .*'03.png' \(No such file or directory\); '04.png'"):
-            split = split_dataset(folder, tmp_path / "train", tmp_path / "test")
-    assert sorted(split.train + split.test) == [f"{i:02d}.png" for i in range(20) if i not in (3, 4)]
-    again = split_dataset(folder, tmp_path / "train", tmp_path / "test")
-    assert sorted(again.train + again.test) == find_images(folder)
 
 
 def test_reading_beside_a_process_that_adds_and_removes_images_ends_well(tmp_path):
@@ -363,16 +314,8 @@ def test_reading_beside_a_process_that_adds_and_removes_images_ends_well(tmp_pat
         meddler.join()
 
 
-def test_pictures_that_are_not_read_here_are_counted_by_kind(tmp_path):
-    folder = write_images(tmp_path / "dogs", 3)
-    for name in ("a.HEIC", "b.heic", "c.gif", "film.mov"):
-        (folder / name).write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"passed over in .*: 2 files \.heic \(save them as \.jpg\); 1 files \.gif"):
-        assert len(find_images(folder)) == 3
-
-
 ANY = settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,

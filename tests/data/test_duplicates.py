@@ -1,12 +1,14 @@
 import io
 
+import imagehash
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
+from scipy.spatial.distance import cdist
 from tiny import random_pixels
 
-from vae_helpers.data import DogImages, Pair, draw_dog, duplicates, find_duplicates, group_duplicates, sample_factors
+from vae_helpers.data import DogImages, Pair, draw_dog, find_duplicates, group_duplicates, sample_factors
 
 DOGS = [draw_dog(row) for row in sample_factors(40, seed=1)]
 
@@ -41,10 +43,9 @@ def test_a_picture_that_is_there_again_is_found_and_no_other(again, exact, mirro
     assert (pair.distance == 0) >= exact
 
 
-def test_a_film_is_refused_before_its_pairs_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(duplicates, "MOST_PAIRS", 20)
-    with pytest.raises(ValueError, match="more than 20 pairs"):
-        find_duplicates(as_images({f"{i}": dog for i, dog in enumerate(DOGS)}), limit=200)
+def test_a_film_is_refused_before_its_pairs_fill_the_memory():
+    with pytest.raises(ValueError, match=r"more than 20 pairs are alike.*limit=200"):
+        find_duplicates(as_images({f"{i}": dog for i, dog in enumerate(DOGS)}), limit=200, max_pairs=20)
 
 
 def test_different_pictures_are_not_duplicates():
@@ -63,17 +64,20 @@ def test_groups_are_all_that_are_linked_in_any_order():
     assert group_duplicates([]) == []
 
 
-def test_what_is_found_depends_neither_on_the_order_of_images_nor_on_how_many_are_compared_at_a_time(monkeypatch):
+def test_what_is_found_does_not_depend_on_the_order_of_images():
     pictures = {f"{i:02d}": dog for i, dog in enumerate(DOGS)} | {"x": DOGS[3], "y": DOGS[5].resize((60, 60))}
-    expected = group_duplicates(find_duplicates(as_images(pictures)))
-    monkeypatch.setattr(duplicates, "_ROWS", 7)
     turned = dict(sorted(pictures.items(), key=lambda item: item[0][::-1], reverse=True))
-    assert group_duplicates(find_duplicates(as_images(turned))) == expected == [["03", "x"], ["05", "y"]]
+    for order in (pictures, turned):
+        assert group_duplicates(find_duplicates(as_images(order))) == [["03", "x"], ["05", "y"]]
 
 
-def test_close_pairs_are_those_of_a_comparison_bit_by_bit():
-    bits = (random_pixels(30, 16)[:, 0] > 127).flatten(1).numpy()
-    bits[4] = bits[20] ^ (np.arange(256) < 9)
-    every = {(a, b): int((bits[a] != bits[b]).sum()) for a in range(30) for b in range(a + 1, 30)}
-    for limit in (8, 9, 120):
-        assert {(a, b): d for a, b, d in duplicates._close(bits, bits, limit)} == {k: d for k, d in every.items() if d <= limit}
+def test_pairs_are_those_of_a_comparison_bit_by_bit_also_of_more_images_than_are_compared_at_a_time():
+    images = DogImages(random_pixels(1100, 16), [f"{i:04d}" for i in range(1100)])
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images.pixels]
+    plain = np.stack([imagehash.phash(picture, 16).hash.ravel() for picture in pictures])
+    mirrored = np.stack([imagehash.phash(ImageOps.mirror(picture), 16).hash.ravel() for picture in pictures])
+    distances = np.rint(256 * np.minimum(cdist(plain, plain, "hamming"), cdist(plain, mirrored, "hamming")))
+    for limit in (96, 97):
+        expected = {(a, b): distances[a, b] for a, b in np.argwhere(np.triu(distances <= limit, 1))}
+        assert len(expected) > 10
+        assert {(int(pair.one), int(pair.other)): pair.distance for pair in find_duplicates(images, limit)} == expected

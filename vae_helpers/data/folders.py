@@ -61,16 +61,15 @@ def report_unreadable(skipped: Mapping[str, str], total: int, folder: Path) -> N
 
     Raises ValueError when they are more than half.
     """
-    message = "; ".join(f"{name!r} ({why})" for name, why in list(skipped.items())[:MOST_NAMED])
+    message = f"{len(skipped)} of {total} images"
+    reasons = "; ".join(f"{name!r} ({why})" for name, why in list(skipped.items())[:MOST_NAMED])
     if len(skipped) > MOST_NAMED:
-        message += f"; and {len(skipped) - MOST_NAMED} more"
+        reasons += f"; and {len(skipped) - MOST_NAMED} more"
     if len(skipped) > total / 2:
-        raise ValueError(
-            f"{len(skipped)} of {total} images in {str(folder)!r} cannot be read: more than half, so this is not the folder "
-            f"that was meant, or it is damaged. {message}"
-        )
+        wrong = "more than half, so this is not the folder that was meant, or it is damaged"
+        raise ValueError(f"{message} in {str(folder)!r} cannot be read: {wrong}. {reasons}")
     if skipped:
-        warnings.warn(f"{len(skipped)} of {total} images cannot be read and are skipped: {message}", stacklevel=3)
+        warnings.warn(f"{message} cannot be read and are skipped: {reasons}", stacklevel=3)
 
 
 def read_manifest(folder: Path) -> dict:
@@ -107,13 +106,11 @@ def names_to_read(folder: Path, manifest: dict) -> list[str]:
     untracked = sorted(set(present) - tracked)
     missing = sorted(tracked.difference(present))
     if untracked:
+        first = f"first: {untracked[0]}"
         warnings.warn(
-            f"{len(untracked)} images in {str(folder)!r} were not put there by the split and are not used, "
-            f"first: {untracked[0]}",
-            stacklevel=3,
+            f"{len(untracked)} images in {str(folder)!r} are not of its split and are left out, {first}", stacklevel=3
         )
     if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} images of the split are gone from {str(folder)!r}, first: {missing[0]}: run split_dataset again"
-        )
+        gone = f"{len(missing)} images of the split are gone from {str(folder)!r}, first: {missing[0]}"
+        raise FileNotFoundError(f"{gone}: run split_dataset again")
     return [name for name in present if name in tracked]

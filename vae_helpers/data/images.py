@@ -3,6 +3,7 @@
 photos on disk → split_dataset → data/train/dogs, data/test/dogs → load_images → uint8 (N, 3, 56, 56)
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -121,17 +123,13 @@ def load_images(
     folder = Path(folder).resolve()
     manifest = read_manifest(folder)
     names = names_to_read(folder, manifest)[:limit]
-    boxes = manifest["boxes"] if manifest else read_boxes(folder / BOXES)
     crop = crop or manifest.get("crop", "none")
+    boxes = manifest.get("boxes") or (read_boxes(folder / BOXES) if crop in BOX_OF else {})
     check_crop(crop, any("head" in marks for marks in boxes.values()))
     boxes = {name: boxes.get(name, {}).get(BOX_OF.get(crop)) for name in names}
-    about = [_DECODER, image_size, crop, [(name, *file_stamp(folder / name), box) for name, box in boxes.items()]]
-    signature = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    cache = None
-    if cache_dir is not None:
-        place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-        first = f"-first{limit}" if limit else ""
-        cache = Path(cache_dir, f"{folder.name}-{place}-{image_size}px-{crop}{first}.safetensors")
+    signature = _digest([_DECODER, image_size, crop, [(name, *file_stamp(folder / name), box) for name, box in boxes.items()]])
+    place = f"{folder.name}-{_digest([str(folder), image_size, limit, crop])[:16]}.safetensors"
+    cache = Path(cache_dir, place) if cache_dir is not None else None
     stored = _read_cache(cache, signature)
     if stored is None:
         *stored, for_good = _decode_all(folder, boxes, image_size, crop, cache_dir)
@@ -141,6 +139,10 @@ def load_images(
     pixels, names_read, skipped = stored
     report_unreadable(skipped, len(names), folder)
     return DogImages(pixels, names_read, crop, cache and cache.parent)
+
+
+def _digest(about: object) -> str:
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def _decode_all(
@@ -178,14 +180,22 @@ def _empty_pixels(n: int, image_size: int, cache_dir: str | Path | None) -> Tens
     size = math.prod(shape)
     if size <= MAPPED_ABOVE:
         return torch.empty(shape, dtype=torch.uint8)
-    place = cache_dir if cache_dir is not None and os.access(cache_dir, os.W_OK) else tempfile.gettempdir()
     try:
-        with tempfile.TemporaryFile(dir=place) as file:
+        with _nameless_file(cache_dir) as file:
             if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would end the program without a word
                 os.posix_fallocate(file.fileno(), 0, size)
             return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
     except OSError as error:
-        raise OSError(f"no room for {size / 1e9:.1f} GB of decoded images in {str(place)!r}: {error}") from None
+        place = str(cache_dir or tempfile.gettempdir())
+        raise OSError(f"no room for {size / 1e9:.1f} GB of decoded images in {place!r}: {error}") from None
+
+
+def _nameless_file(folder: str | Path | None) -> IO[bytes]:
+    if folder is not None:
+        with contextlib.suppress(OSError):  # it takes no files: the system's temporary folder does
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryFile(dir=folder)
+    return tempfile.TemporaryFile()
 
 
 def _read_cache(cache: Path | None, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from errno import ENOSPC
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 from filelock import FileLock
@@ -24,18 +24,12 @@ from .folders import find_images, read_manifest
 from .split import Split, split_dataset
 from .toy_dogs import write_toy_dogs
 
+if TYPE_CHECKING:
+    from ..config import Folders
+
 RETRIES = 3
 ABOUT = "ABOUT.txt"  # beside photos that were fetched: whose they are; the last file to be written
 NOT_A_JPEG = "n02105855_2933.jpg"  # the one file of Stanford Dogs that is not what its name says: a PNG
-
-
-class Folders(Protocol):
-    """Where dogs are in a workspace, as `config.folders()` says."""
-
-    train: Path
-    test: Path
-    toy_dogs: Path
-    photos: Path
 
 
 class Archive(NamedTuple):
@@ -54,7 +48,7 @@ class Collection(NamedTuple):
     arrange: Callable[[Path, Path], dict[str, Box]]
 
 
-def resolve_source(dogs: str | Path, where: Folders, n_toy_dogs: int = 4096) -> Path:
+def resolve_source(dogs: str | Path, where: "Folders", n_toy_dogs: int = 4096) -> Path:
     """The folder of the dogs that are meant: "toy" (drawn when they are not there), "oxford-pets" or "stanford-dogs"
     (fetched when they are not there), or a folder.
 
@@ -74,7 +68,7 @@ def resolve_source(dogs: str | Path, where: Folders, n_toy_dogs: int = 4096) -> 
     return path
 
 
-def ensure_split(where: Folders, dogs: str | Path | None = None, crop: Crop = "none", n_toy_dogs: int = 4096) -> Split:
+def ensure_split(where: "Folders", dogs: str | Path | None = None, crop: Crop = "none", n_toy_dogs: int = 4096) -> Split:
     """Make sure that there is a split in the workspace, so that any notebook may be the first one opened.
 
     dogs: as for `resolve_source`; they are split. Without, a split that is there is kept, and else toy dogs are drawn for one.
