@@ -32,11 +32,12 @@ from vae_helpers.data import decode_image, find_images, unpack
 from vae_helpers.evaluation import Comparison, DogFeatures, compare_features, extract_features
 from vae_helpers.files import atomic_write
 from vae_helpers.models import use_bfloat16
+from vae_helpers.training import learning_rate_factor, optimizer_step
 
 SOURCE_SIZE = 64  # photos to cut views from: with room around 56 x 56, so that some views keep every pixel as it is
 SIZE = DogFeatures.image_size
-LEAST_SIDE = 0.55  # of a view, as a share of the photo's
-WHOLE_PIXELS = 0.4  # share of the views that are cut out without resampling, as sharp as the photo
+LEAST_SIDE = 0.55  # of a view, as a fraction of the photo's
+WHOLE_PIXELS = 0.4  # fraction of the views that are cut out without resampling, as sharp as the photo
 TEMPERATURE = 0.2
 OTHER_TASKS = 0.3  # weight of each of the other two tasks
 
@@ -118,8 +119,7 @@ def train(photos: Tensor, plain: Tensor, seconds: float, batch_size: int, seed: 
     photos, batch_size = photos.to(device), min(batch_size, len(photos))
     start, step, order, last_print = time.perf_counter(), 0, photos.new_empty(0, dtype=torch.long), -math.inf
     while (passed := time.perf_counter() - start) < seconds:
-        share = passed / seconds
-        optimizer.param_groups[0]["lr"] = 2e-3 * min(share / 0.05, 0.5 + 0.5 * math.cos(math.pi * share))
+        optimizer.param_groups[0]["lr"] = 2e-3 * learning_rate_factor(passed, seconds, warmup=0.05 * seconds)
         if len(order) < batch_size:
             order = torch.randperm(len(photos), generator=generator, device=device)
         chosen, order = photos[order[:batch_size]], order[batch_size:]
@@ -130,10 +130,7 @@ def train(photos: Tensor, plain: Tensor, seconds: float, batch_size: int, seed: 
         with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device, precision_wanted())):
             features = network.network(torch.cat(views).contiguous(memory_format=torch.channels_last))
         losses = tasks.loss(features.float(), turns.repeat(2), torch.cat(frames))
-        optimizer.zero_grad(set_to_none=True)
-        (losses[0] + OTHER_TASKS * (losses[1] + losses[2])).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        optimizer_step(losses[0] + OTHER_TASKS * (losses[1] + losses[2]), optimizer, parameters)
         step += 1
         if step % 10 == 0 and time.perf_counter() - last_print > min(10, seconds / 5):  # reading a loss waits for the device
             last_print = time.perf_counter()

@@ -37,28 +37,28 @@ from vae_helpers.models import (
     kl_divergence,
     load_pretrained,
     load_prior,
-    reparameterize,
     to_float,
     to_uint8,
 )
 
-HERE, BATCH, SAMPLES_SEED = Path(__file__).resolve().parent, 32, 0
+BATCH, SAMPLES_SEED = 32, 0
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--out", type=Path, default=HERE / "figures.json")
+    parser.add_argument("--out", type=Path, default=WEIGHTS / "figures.json")
+    parser.add_argument("--components", type=int, default=16, help="of the mixture")
     parser.add_argument("--limit", type=int, help="only the first so many photos, to try it out")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     names, pixels = read_photos(options.photos, options.limit)
     learn, unseen = split_photos(names)
-    figures = measure(pixels[SIZES[0]][learn], pixels[SIZES[0]][unseen])
+    figures = measure(pixels[SIZES[0]][learn], pixels[SIZES[0]][unseen], options.components)
     options.out.write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 
 
-def measure(learned: Tensor, unseen: Tensor) -> dict:
+def measure(learned: Tensor, unseen: Tensor, components: int) -> dict:
     """learned, unseen: uint8 (N, 3, 56, 56)."""
     network = load_dog_features()
     ours, reference = unseen[::2], unseen[1::2]
@@ -73,13 +73,12 @@ def measure(learned: Tensor, unseen: Tensor) -> dict:
         figures, images = reconstructions(load_pretrained(name).to(best_device()), unseen)
         recons[name] = figures | against_photos(images[::2])
     faithful = load_pretrained("faithful").to(best_device())
-    torch.manual_seed(0)
-    z = reparameterize(*encode_images(faithful, torch.cat([learned, learned.flip(3)]), BATCH))
+    mu, logvar = encode_images(faithful, torch.cat([learned, learned.flip(3)]), BATCH)
     began = time.perf_counter()
-    mixture = GaussianMixture(faithful.latent_shape).fit(z)
+    mixture = GaussianMixture(faithful.latent_shape, components).fit(mu, (0.5 * logvar).exp())
     print(f"a mixture was fitted in {time.perf_counter() - began:.0f} s")
     priors: dict[str, Prior] = {"N(0, I)": StandardNormal(faithful.latent_shape)}
-    priors |= {"one Gaussian": load_prior("gaussian"), "a mixture of 16": mixture, "flow": load_prior("flow")}
+    priors |= {"one Gaussian": load_prior("gaussian"), f"a mixture of {components}": mixture, "flow": load_prior("flow")}
     known = extract_features(network, learned)
     near = nearest_features(extract_features(network, unseen), known)[1]
     found = {}
@@ -91,7 +90,7 @@ def measure(learned: Tensor, unseen: Tensor) -> dict:
         to_learned = nearest_features(extract_features(network, images), known)[1]
         found[name] = {"seconds_a_dog": seconds} | against_photos(images)
         found[name] |= {"nearest_median_ratio": float(to_learned.median() / near.median())}
-        found[name] |= {"share_nearer_than_1%_of_unseen": float((to_learned <= near.quantile(0.01)).double().mean())}
+        found[name] |= {"fraction_nearer_than_1%_of_unseen": float((to_learned <= near.quantile(0.01)).double().mean())}
         found[name] |= {"nearest_pixels": levels(nearest_images(to_float(images), learned)[1])}
     measured = ("faithful", "flow", "gaussian", "vector")
     about = {

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vae_helpers.config import best_device, precision_wanted
 from vae_helpers.models import BaseVAE, calibrated_beta, use_bfloat16, vae_loss
-from vae_helpers.training import update_ema
+from vae_helpers.training import learning_rate_factor, optimizer_step, update_ema
 
 DEVICE = best_device()
-AVERAGE = 0.999  # of the weights, kept at every step
+EMA_DECAY = 0.999  # how much of the moving average of the weights stays at every step
 
 
 def autocast() -> torch.autocast:
@@ -24,7 +24,7 @@ def autocast() -> torch.autocast:
 
 
 class Budget:
-    """A stage's time. `share` of it that is gone, from 0 to 1; `due()` is true at the start, then forty times."""
+    """A stage's time. `progress`: how much of it is gone, from 0 to 1; `due()` is true at the start, then forty times."""
 
     def __init__(self, seconds: float):
         self.seconds, self.started, self.reports = seconds, time.perf_counter(), 0
@@ -34,18 +34,20 @@ class Budget:
         return time.perf_counter() - self.started
 
     @property
-    def share(self) -> float:
+    def progress(self) -> float:
         return min(1.0, self.gone / self.seconds)
 
     def due(self) -> bool:
-        if self.share < 1 and self.share * 40 < self.reports:
+        if self.progress < 1 and self.progress * 40 < self.reports:
             return False
-        self.reports = int(self.share * 40) + 1
+        self.reports = int(self.progress * 40) + 1
         return True
 
-
-def learning_rate(peak: float, step: int, share: float) -> float:
-    return peak * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * share))
+    def set_learning_rate(self, optimizer: torch.optim.Optimizer, largest: float, step: int) -> None:
+        """As in every training here, over as many steps as will fit, judged by those so far."""
+        factor = learning_rate_factor(step, (step + 1) / self.progress, warmup=300)
+        for group in optimizer.param_groups:
+            group["lr"] = largest * factor
 
 
 def train_vae(vae: BaseVAE, photos: dict[int, Tensor], seconds: float, batch: int, rate: float, report: Callable) -> BaseVAE:
@@ -55,24 +57,21 @@ def train_vae(vae: BaseVAE, photos: dict[int, Tensor], seconds: float, batch: in
     """
     budget, step, recon = Budget(seconds), 0, torch.zeros(())
     vae = vae.to(device=DEVICE, memory_format=torch.channels_last).train()
-    average = copy.deepcopy(vae).requires_grad_(False).eval()
+    ema = copy.deepcopy(vae).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     while True:
         if budget.due():
-            report(average, budget.gone, step, step * batch, {"train_recon": recon.item()})
-        if budget.share >= 1:
-            return average
+            report(ema, budget.gone, step, step * batch, {"train_recon": recon.item()})
+        if budget.progress >= 1:
+            return ema
         x = random_batch(photos, batch)
         with autocast():
             x_hat, mu, logvar = vae(x)
         recon = F.mse_loss(x_hat, x).detach()
         loss = vae_loss(x_hat, x, mu, logvar, calibrated_beta(recon, x[0].numel())).loss
-        optimizer.param_groups[0]["lr"] = learning_rate(rate, step, budget.share)
-        optimizer.zero_grad()
-        loss.backward()
-        if nn.utils.clip_grad_norm_(vae.parameters(), 1.0).isfinite():
-            optimizer.step()
-        update_ema(average, vae, step, AVERAGE)
+        budget.set_learning_rate(optimizer, rate, step)
+        optimizer_step(loss, optimizer, vae.parameters())
+        update_ema(ema, vae, step, EMA_DECAY)
         step += 1
 
 
@@ -95,45 +94,43 @@ class PatchDiscriminator(nn.ModuleList):
 def sharpen(vae: BaseVAE, photos: dict[int, Tensor], seconds: float, batch: int, rate: float, report: Callable) -> BaseVAE:
     """`vae` with a decoder that also learned to pass for photos, patch by patch; its encoder, and so latents, unchanged.
 
-    Squared error, the discriminator's verdict and the distance between its features of x and x_hat; the latter two weighed
-    so that their gradient at the last layer is half as long as the first's. Esser et al. 2021, eq. 7. The discriminator
-    learns alone for the first tenth of the time.
+    Squared error, how real the discriminator finds x_hat, and the distance between its features of x and x_hat; the latter
+    two weighed so that their gradient at the last layer is half as long as the first's. Esser et al. 2021, eq. 7. The
+    discriminator learns alone for the first tenth of the time.
     """
     budget, step, recon = Budget(seconds), 0, torch.zeros(())
     vae = copy.deepcopy(vae).to(DEVICE).requires_grad_(False)
     decoder = vae.decoder.requires_grad_(True).train()
-    average = copy.deepcopy(vae).requires_grad_(False).eval()
-    judge = PatchDiscriminator().to(DEVICE)
+    last_layer = decoder.conv_branch.conv_out.weight
+    ema = copy.deepcopy(vae).requires_grad_(False).eval()
+    discriminator = PatchDiscriminator().to(DEVICE)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, betas=(0.5, 0.99), fused=True)
-    judge_optimizer = torch.optim.AdamW(judge.parameters(), lr=2 * rate, betas=(0.5, 0.99), fused=True)
-    last = list(decoder.parameters())[-2]
+    discriminator_optimizer = torch.optim.AdamW(discriminator.parameters(), lr=2 * rate, betas=(0.5, 0.99), fused=True)
     while True:
         if budget.due():
-            report(average, budget.gone, step, step * batch, {"train_recon": recon.item()})
-        if budget.share >= 1:
-            return average
+            report(ema, budget.gone, step, step * batch, {"train_recon": recon.item()})
+        if budget.progress >= 1:
+            return ema
         x = random_batch(photos, batch)
-        for group in (*optimizer.param_groups, *judge_optimizer.param_groups):
-            peak = rate if group in optimizer.param_groups else 2 * rate
-            group["lr"] = learning_rate(peak, step, budget.share)
+        budget.set_learning_rate(optimizer, rate, step)
+        budget.set_learning_rate(discriminator_optimizer, 2 * rate, step)
         with autocast():
             x_hat = vae(x).x_hat
-            real, fake = judge(x), judge(x_hat.detach())
-        judge_loss = F.relu(1 - real[-1].float()).mean() + F.relu(1 + fake[-1].float()).mean()
-        judge_optimizer.zero_grad()
-        judge_loss.backward()
-        judge_optimizer.step()
-        if budget.share > 0.1:
+            real, fake = discriminator(x), discriminator(x_hat.detach())
+        hinge_loss = F.relu(1 - real[-1].float()).mean() + F.relu(1 + fake[-1].float()).mean()
+        optimizer_step(hinge_loss, discriminator_optimizer, discriminator.parameters(), max_grad_norm=math.inf)
+        if budget.progress > 0.1:
             with autocast():
-                fake = judge(x_hat)
-            alike = sum(F.l1_loss(a.float(), b.detach().float()) for a, b in zip(fake[:-1], real[:-1], strict=True))
-            error, seen = F.mse_loss(x_hat, x), alike - fake[-1].float().mean()
-            of_error, of_seen = (torch.autograd.grad(part, last, retain_graph=True)[0].norm() for part in (error, seen))
-            weight = (0.5 * of_error / (of_seen + 1e-8)).detach()
-            optimizer.zero_grad()
-            (error + weight * seen).backward()
-            if nn.utils.clip_grad_norm_(decoder.parameters(), 1.0).isfinite():
-                optimizer.step()
+                fake = discriminator(x_hat)
+            error, adversarial = F.mse_loss(x_hat, x), feature_matching_loss(fake, real) - fake[-1].float().mean()
+            lengths = [torch.autograd.grad(part, last_layer, retain_graph=True)[0].norm() for part in (error, adversarial)]
+            weight = (0.5 * lengths[0] / (lengths[1] + 1e-8)).detach()
+            optimizer_step(error + weight * adversarial, optimizer, decoder.parameters())
             recon = error.detach()
-        update_ema(average.decoder, decoder, step, AVERAGE)
+        update_ema(ema.decoder, decoder, step, EMA_DECAY)
         step += 1
+
+
+def feature_matching_loss(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+    """Mean absolute difference of what the discriminator's layers but the last make of two batches. Wang et al. 2018, eq. 4."""
+    return sum(F.l1_loss(a.float(), b.detach().float()) for a, b in zip(fake[:-1], real[:-1], strict=True))

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 from photos_data import SIZES, read_photos, split_photos
 from photos_stages import DEVICE, autocast, sharpen, train_vae
 
+from vae_helpers.config import precision_wanted
 from vae_helpers.evaluation import evaluate_vae
 from vae_helpers.models import (
     VAE,
@@ -44,6 +45,7 @@ from vae_helpers.models import (
     encode_images,
     load_checkpoint,
     load_prior,
+    reparameterize,
     save_checkpoint,
     to_float,
     to_uint8,
@@ -71,7 +73,7 @@ def sheet(rows: list[Tensor]) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a tar of images, or a folder")
     parser.add_argument("--out", type=Path, required=True)
@@ -83,9 +85,10 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1, help="in the flow")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=6e-4, help="largest learning rate of the attention VAE")
+    parser.add_argument("--components", type=int, default=16, help="of the mixture")
     parser.add_argument("--limit", type=int, help="only the first so many photos, to try things out")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
@@ -163,13 +166,12 @@ def fit_priors(
     """The priors, each saved; figures of the flow on held-out latents, z drawn from their posteriors."""
     out, shape = options.out, vae.latent_shape
     mu, std = latents_to_learn(vae, photos)
-    whole = slice(2 * len(photos[SIZES[0]]))  # the uncut photos, as they are and flipped
-    z = (mu + std * torch.randn_like(mu))[whole]
-    priors = [StandardNormal(shape).fit(z), FullGaussian(shape).fit(z), GaussianMixture(shape).fit(z)]
-    for prior, name in zip(priors, ("normal", "gaussian", "mixture"), strict=True):
-        prior.save(out / f"{name}.safetensors", torch.float16)
+    whole = mu[: 2 * len(photos[SIZES[0]])], std[: 2 * len(photos[SIZES[0]])]  # the uncut photos, as they are and flipped
+    priors = [StandardNormal(shape), FullGaussian(shape).fit(*whole), GaussianMixture(shape, options.components).fit(*whole)]
+    priors[1].save(out / "gaussian.safetensors", torch.float16)
     unseen_mu, unseen_logvar = encode_images(vae, held_out)
-    unseen = unseen_mu + (0.5 * unseen_logvar).exp() * torch.randn_like(unseen_mu)
+    unseen = reparameterize(unseen_mu, unseen_logvar)
+    learned = (mu + std * torch.randn_like(mu))[: len(unseen)]
     heads = max(1, options.flow_width // 32)
     flow = LatentFlow(shape, options.flow_width, options.flow_depth, heads, options.dropout).to(DEVICE)
     best = math.inf
@@ -177,14 +179,14 @@ def fit_priors(
     def report(figures: dict[str, float]) -> None:
         nonlocal best
         loss = flow.validation_loss(unseen)
-        say("flow", **figures, held_out_loss=loss, loss_on_learned=flow.validation_loss(z[: len(unseen)]))
+        say("flow", **figures, held_out_loss=loss, loss_on_learned=flow.validation_loss(learned))
         flow.save(out / "flow.safetensors", torch.float16)
         if loss < best:
             best = loss
             flow.save(out / "flow-best.safetensors", torch.float16)
 
     limits = {"steps": 10**9, "seconds": seconds, "batch_size": 4 * options.batch, "learning_rate": 6e-4}
-    fit_flow(flow, mu, std, **limits, seed=options.seed, on_report=report)
+    fit_flow(flow, mu, std, **limits, seed=options.seed, precision=precision_wanted(), on_report=report)
     started = time.perf_counter()
     flow.sample(256)
     say("flow, sampling", seconds_per_latent=(time.perf_counter() - started) / 256)

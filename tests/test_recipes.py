@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 
 import photos_data as photos
 import photos_measure as measure
@@ -46,26 +45,11 @@ def test_reports_come_at_the_start_forty_times_and_at_the_end():
     assert due[0] and due[-1] and sum(due) == 41
 
 
-def test_the_recipe_runs_and_leaves_weights_that_load(tmp_path, monkeypatch, capsys):
+def test_the_recipe_runs_and_leaves_weights_that_load(tmp_path, capsys):
     write_images(tmp_path / "photos", 20)
-    settings = {"--out": tmp_path, "--width": 8, "--flow-width": 32, "--flow-depth": 1, "--batch": 2}
-    arguments = [tmp_path / "photos", *(word for setting in settings.items() for word in setting)]
-    arguments += [
-        "--stages",
-        "vector",
-        "faithful",
-        "sharpen",
-        "flow",
-        "--seconds",
-        0.1,
-        0.1,
-        4,
-        0.1,
-    ]  # the sharpening: long enough for the decoder
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-    # sixteen components need more photos
-    monkeypatch.setattr(train, "GaussianMixture", lambda shape: train.FullGaussian(shape))
-    train.main()
+    sizes = "--width 8 --flow-width 32 --flow-depth 1 --batch 2 --components 1"
+    stages_and_seconds = "--stages vector faithful sharpen flow --seconds 0.1 0.1 3 0.1"  # one long enough for the decoder
+    train.main([str(tmp_path / "photos"), "--out", str(tmp_path), *sizes.split(), *stages_and_seconds.split()])
     assert "18 photos to learn from, 2 unseen" in capsys.readouterr().out
     unsharpened, faithful = (load_pretrained(tmp_path / f"{name}.safetensors") for name in ("unsharpened", "faithful"))
     assert torch.equal(unsharpened.encoder.conv_branch.conv_in.weight, faithful.encoder.conv_branch.conv_in.weight)
@@ -77,11 +61,9 @@ def test_the_recipe_runs_and_leaves_weights_that_load(tmp_path, monkeypatch, cap
     assert {"vector", "faithful", "sharpen", "flow"} < set(reported)
 
 
-def test_the_cards_figures_are_measured_on_photos_that_are_not_learned_from(tmp_path, monkeypatch, capsys):
+def test_the_cards_figures_are_measured_on_photos_that_are_not_learned_from(tmp_path):
     write_images(tmp_path / "photos", 120)
-    monkeypatch.setattr(sys, "argv", ["measure.py", str(tmp_path / "photos"), "--out", str(tmp_path / "figures.json")])
-    monkeypatch.setattr(measure, "GaussianMixture", lambda shape: train.FullGaussian(shape))
-    measure.main()
+    measure.main([str(tmp_path / "photos"), "--out", str(tmp_path / "figures.json"), "--components", "1"])
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["about"]["learned"], figures["about"]["unseen"], figures["about"]["a_side"]) == (108, 12, 6)
     recons, priors = figures["reconstructions"], figures["priors"]
@@ -90,7 +72,7 @@ def test_the_cards_figures_are_measured_on_photos_that_are_not_learned_from(tmp_
         "faithful",
         "other photos",
     }
-    assert list(priors) == ["N(0, I)", "one Gaussian", "a mixture of 16", "flow", "other photos"]
+    assert list(priors) == ["N(0, I)", "one Gaussian", "a mixture of 1", "flow", "other photos"]
     assert priors["N(0, I)"]["frechet"] > priors["other photos"]["frechet"] == recons["other photos"]["frechet"]
 
 
