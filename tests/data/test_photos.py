@@ -1,4 +1,5 @@
-import errno
+"""Photos by name come whole or not at all, from archives that cannot reach outside; asked of a server on this machine."""
+
 import gzip
 import hashlib
 import io
@@ -8,10 +9,7 @@ import tarfile
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
-from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,13 +19,12 @@ import pytest
 from PIL import Image
 from tiny import tree, write_files
 
-from vae_helpers.config import folders
+from vae_helpers.config import Folders
 from vae_helpers.data import (
     BOXES,
     COLLECTIONS,
-    RETRIES,
     Archive,
-    breed_of,
+    breeds_of,
     ensure_split,
     fetch_photos,
     find_images,
@@ -163,20 +160,18 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def moved(name: str, port: int, files: dict[str, bytes]) -> photos.Collection:
+def moved(name: str, port: int, files: dict[str, bytes]):
     """A collection whose archives are these files on a port of this machine."""
 
     def archive(published: Archive) -> Archive:
-        kind = published.checksum.partition(":")[0]
-        checksum = f"{kind}:{hashlib.new(kind, files[published.name]).hexdigest()}"
-        return Archive(f"http://127.0.0.1:{port}/{name}/{published.name}", checksum)
+        kind, file = published.checksum.partition(":")[0], published.url.rpartition("/")[2]
+        return Archive(f"http://127.0.0.1:{port}/{name}/{file}", f"{kind}:{hashlib.new(kind, files[file]).hexdigest()}")
 
-    return replace(COLLECTIONS[name], archives=tuple(map(archive, COLLECTIONS[name].archives)))
+    return COLLECTIONS[name]._replace(archives=list(map(archive, COLLECTIONS[name].archives)))
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    monkeypatch.setenv("VAE_HOME", str(tmp_path))
+def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=lambda seconds: None))
     with Server() as server:
@@ -192,12 +187,10 @@ def server(monkeypatch, tmp_path):
 
 @pytest.fixture
 def whole(server, tmp_path_factory):
-    """What is under data/photos when nothing went wrong, made elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VAE_HOME", str(tmp_path_factory.mktemp("elsewhere")))
-        fetch_photos("stanford-dogs")
-        server.asked.clear()
-        return tree(folders().photos)
+    """What is in the folder of photos when nothing went wrong, made elsewhere."""
+    folder = fetch_photos("stanford-dogs", tmp_path_factory.mktemp("elsewhere"))
+    server.asked.clear()
+    return tree(folder.parent)
 
 
 def images_in(folder: Path) -> dict[str, bytes]:
@@ -208,17 +201,21 @@ def images_in(folder: Path) -> dict[str, bytes]:
 # ---------------------------------------------------------------- what is fetched
 
 
-def test_stanford_dogs_lie_by_breed_with_the_largest_dog_of_each_photo_marked(server, capsys):
-    folder = fetch_photos("stanford-dogs")
+def breeds_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def test_stanford_dogs_lie_by_breed_with_the_largest_dog_of_each_photo_marked(server, tmp_path, capsys):
+    folder = fetch_photos("stanford-dogs", tmp_path)
     assert images_in(folder) == {name: picture(i) for i, name in enumerate(STANFORD)}
-    assert {breed_of(name) for name in find_images(folder)} == {"Chihuahua", "Shetland sheepdog", "toy poodle"}
-    assert read_boxes(folder / BOXES) == STANFORD_BOXES
-    told = capsys.readouterr().out
-    assert f"Set aside: {NOT_A_JPEG}" in told and "12 dogs of 3 breeds" in told
+    assert set(breeds_of(find_images(folder))) == {"Chihuahua", "Shetland sheepdog", "toy poodle"}
+    assert read_boxes(folder / BOXES) == {name: {"dog": box} for name, box in STANFORD_BOXES.items()}
+    printed = capsys.readouterr().out
+    assert f"Set aside: {NOT_A_JPEG}" in printed and "12 dogs of 3 breeds" in printed
 
 
-def test_oxford_pets_are_the_dogs_of_both_halves_with_a_box_around_their_outline(server, capsys):
-    folder = fetch_photos("oxford-pets")
+def test_oxford_pets_are_the_dogs_of_both_halves_with_a_box_around_their_outline(server, tmp_path, capsys):
+    folder = fetch_photos("oxford-pets", tmp_path)
     bulldog, basset = "American Bulldog/american_bulldog", "Basset Hound/basset_hound"
     assert images_in(folder) == {
         f"{bulldog}_1.jpg": picture(1),
@@ -227,30 +224,30 @@ def test_oxford_pets_are_the_dogs_of_both_halves_with_a_box_around_their_outline
         f"{basset}_2.jpg": picture(5),
         f"{basset}_10.jpg": picture(6),
     }
-    assert {breed_of(name) for name in find_images(folder)} == {"American Bulldog", "Basset Hound"}
-    assert read_boxes(folder / BOXES) == {f"{bulldog}_1.jpg": (0.25, 0.25, 0.75, 0.75), f"{basset}_10.jpg": (0, 0, 1, 1)}
-    assert "5 dogs of 2 breeds" in capsys.readouterr().out
+    boxes = {f"{bulldog}_1.jpg": (0.25, 0.25, 0.75, 0.75), f"{basset}_10.jpg": (0, 0, 1, 1)}
+    assert read_boxes(folder / BOXES) == {name: {"dog": box} for name, box in boxes.items()}
+    assert breeds_in(folder) == {"American Bulldog", "Basset Hound"} and "5 dogs of 2 breeds" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "owed"), [("stanford-dogs", "not for trade"), ("oxford-pets", "CC BY-SA 4.0")])
-def test_photos_are_fetched_once_with_their_terms_and_nothing_else_is_left(server, capsys, name, owed):
-    folder = fetch_photos(name)
-    told, first = capsys.readouterr().out, tree(folders().photos)
-    assert told.count(owed) == told.count("Cite: ") == 1
+def test_photos_are_fetched_once_with_their_terms_and_nothing_else_is_left(server, tmp_path, capsys, name, owed):
+    folder = fetch_photos(name, tmp_path)
+    printed, first = capsys.readouterr().out, tree(tmp_path)
+    assert printed.count(owed) == printed.count("Cite: ") == 1
     assert all(text in (folder / "ABOUT.txt").read_text(encoding="utf-8") for text in (owed, "Cite: "))
-    assert visible(folders().photos) == [name]
+    assert visible(tmp_path) == [name]
     server.asked.clear()
-    assert fetch_photos(name) == folder and tree(folders().photos) == first
+    assert fetch_photos(name, tmp_path) == folder and tree(tmp_path) == first
     assert not server.asked and capsys.readouterr() == ("", "")
 
 
 # ---------------------------------------------------------------- a bad connection
 
 
-def test_a_download_that_breaks_off_is_tried_again(server, whole):
+def test_a_download_that_breaks_off_is_tried_again(server, whole, tmp_path):
     server.breaks[IMAGES] = 2
-    fetch_photos("stanford-dogs")
-    assert Counter(server.asked) == {IMAGES: 3, ANNOTATIONS: 1} and tree(folders().photos) == whole
+    fetch_photos("stanford-dogs", tmp_path)
+    assert Counter(server.asked) == {IMAGES: 3, ANNOTATIONS: 1} and tree(tmp_path) == whole
 
 
 def breaks_off(server, patch):
@@ -273,81 +270,63 @@ def nobody_listens(server, patch):
 
 
 @pytest.mark.parametrize("trouble", [breaks_off, not_found, another_file, nobody_listens])
-def test_what_cannot_be_fetched_is_an_error_that_names_it_and_works_once_it_can(server, whole, trouble):
-    write_files(folders().photos, [".stanford-dogs.downloads/tmpkilled"])
-    said = rf"(?s)could not fetch http://127\.0\.0\.1:\d+{IMAGES}, tried {RETRIES + 1} times: .*Run the same again"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match=said):
+def test_what_cannot_be_fetched_is_an_error_that_names_it_and_works_once_it_can(server, whole, tmp_path, trouble):
+    message = rf"(?s)could not fetch http://127\.0\.0\.1:\d+{IMAGES}, tried 4 times: .*Run the same again"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match=message):
         trouble(server, patch)
-        fetch_photos("stanford-dogs")
-    assert server.asked == [IMAGES] * (0 if trouble is nobody_listens else RETRIES + 1)
-    assert list(tree(folders().photos)) == [".stanford-dogs.lock"] and not (folders().photos / "stanford-dogs").exists()
-    fetch_photos("stanford-dogs")
-    assert tree(folders().photos) == whole
+        fetch_photos("stanford-dogs", tmp_path)
+    assert server.asked == [IMAGES] * (0 if trouble is nobody_listens else 4)
+    assert list(tree(tmp_path)) == [".stanford-dogs.lock"] and not (tmp_path / "stanford-dogs").exists()
+    fetch_photos("stanford-dogs", tmp_path)
+    assert tree(tmp_path) == whole
 
 
 @pytest.mark.parametrize("is_right", [True, False], ids=["right", "wrong"])
-def test_a_file_put_where_the_error_says_is_taken_only_if_it_is_the_right_one(server, whole, is_right):
+def test_a_file_put_where_the_error_says_is_taken_only_if_it_is_the_right_one(server, whole, tmp_path, is_right):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="could not fetch") as raised:
         not_found(server, patch)
-        fetch_photos("stanford-dogs")
+        fetch_photos("stanford-dogs", tmp_path)
     server.asked.clear()
     path = re.search("put the file at '(.+)' yourself", str(raised.value))[1]
     Path(path).write_bytes(server.files[IMAGES if is_right else ANNOTATIONS])
-    fetch_photos("stanford-dogs")
+    fetch_photos("stanford-dogs", tmp_path)
     assert Counter(server.asked) == Counter([ANNOTATIONS] if is_right else [IMAGES, ANNOTATIONS])
-    assert tree(folders().photos) == whole
+    assert tree(tmp_path) == whole
 
 
-def test_a_disk_that_fills_up_while_fetching_is_an_error_that_says_where_to_make_room(server, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(pooch.core, "stream_download", full)
-    with pytest.raises(OSError, match=r"cannot write '.*images\.tar': No space left on device.*Make room") as raised:
-        fetch_photos("stanford-dogs")
-    assert raised.value.errno == errno.ENOSPC
+@pytest.mark.parametrize("begun", [".stanford-dogs.partial/unpacked/Images/half.jpg", ".stanford-dogs.downloads/tmpkilled"])
+def test_a_fetch_that_was_stopped_is_finished_by_the_next_and_none_of_it_is_left(server, whole, tmp_path, begun):
+    write_files(tmp_path, [begun])  # kills at random moments are in tests/slow/test_interruptions.py
+    fetch_photos("stanford-dogs", tmp_path)
+    assert tree(tmp_path) == whole and visible(tmp_path) == ["stanford-dogs"]
 
 
-# ---------------------------------------------------------------- cut short
+def test_a_fetch_stopped_by_the_keyboard_leaves_no_folder_and_nothing_is_fetched_twice(server, whole, tmp_path, monkeypatch):
+    def stop(unpacked, target):
+        raise KeyboardInterrupt
 
-
-def interrupted(function, at_end_of_call: int):
-    turns = count(1)
-
-    def stopping(*given, **options):
-        result = function(*given, **options)
-        if next(turns) == at_end_of_call:
-            raise KeyboardInterrupt
-        return result
-
-    return stopping
-
-
-@pytest.mark.parametrize(
-    ("function", "call"),
-    [
-        *(("_download", 1), ("_download", 2)),
-        *(("unpack", 1), ("unpack", 2), ("shutil.copyfileobj", 5)),
-        *(("find_images", 1), ("Path.write_text", 1), ("Path.write_text", 2)),  # while arranging, and after
-    ],
-)
-def test_a_fetch_stopped_anywhere_leaves_no_folder_and_is_finished_by_the_next(server, whole, monkeypatch, function, call):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(f"vae_helpers.photos.{function}", interrupted(attrgetter(function)(photos), call))
-        fetch_photos("stanford-dogs")
-    assert not (folders().photos / "stanford-dogs").exists()
-    write_files(folders().photos, [".stanford-dogs.partial/unpacked/Images/half.jpg"])
-    fetch_photos("stanford-dogs")
-    assert tree(folders().photos) == whole
+        patch.setitem(COLLECTIONS, "stanford-dogs", COLLECTIONS["stanford-dogs"]._replace(arrange=stop))
+        fetch_photos("stanford-dogs", tmp_path)
+    assert not (tmp_path / "stanford-dogs").exists()
+    fetch_photos("stanford-dogs", tmp_path)
+    assert tree(tmp_path) == whole and Counter(server.asked) == {IMAGES: 1, ANNOTATIONS: 1}
+
+
+def test_of_several_that_want_the_same_photos_at_once_one_fetches_and_all_get_them_whole(server, whole, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        fetched = list(pool.map(fetch_photos, ["stanford-dogs"] * 4, [tmp_path] * 4))
+    assert set(fetched) == {tmp_path / "stanford-dogs"} and tree(tmp_path) == whole
     assert Counter(server.asked) == {IMAGES: 1, ANNOTATIONS: 1}
 
 
-def test_leftovers_of_a_fetch_that_was_stopped_at_its_very_end_are_cleared_away(server, whole, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(photos, "find_images", interrupted(find_images, 2))
-        fetch_photos("stanford-dogs")
-    fetch_photos("stanford-dogs")
-    assert tree(folders().photos) == whole and visible(folders().photos) == ["stanford-dogs"]
+@pytest.mark.parametrize("is_file", [True, False])
+def test_what_is_in_the_way_of_photos_is_named_and_nothing_is_fetched(server, tmp_path, is_file):
+    folder = tmp_path / "stanford-dogs"
+    folder.write_text("mine") if is_file else folder.mkdir()
+    with pytest.raises(FileExistsError, match="stanford-dogs' is in the way"):
+        fetch_photos("stanford-dogs", tmp_path)
+    assert not server.asked and visible(tmp_path) == ["stanford-dogs"]
 
 
 # ---------------------------------------------------------------- unpacking
@@ -410,93 +389,14 @@ def test_what_is_no_archive_is_an_error_that_names_it(tmp_path):
 
 def test_no_room_to_unpack_is_an_error_that_says_how_much_is_needed_before_anything_is_written(tmp_path, monkeypatch):
     (tmp_path / "large.tar").write_bytes(tar({"a.bin": bytes(1_400_000), "b.bin": bytes(1_100_000)}))
-    monkeypatch.setattr(photos, "free_bytes", lambda path: 2_499_999)
-    with pytest.raises(OSError, match=r"no room to unpack: it needs 2\.5 MB.*Make room"):
-        unpack(tmp_path / "large.tar", tmp_path / "folder")
-    assert everything_below(tmp_path) == {tmp_path / "large.tar"}
-    monkeypatch.setattr(photos, "free_bytes", lambda path: 2_500_000)
-    unpack(tmp_path / "large.tar", tmp_path / "folder")
-
-
-def test_when_room_was_made_nothing_is_fetched_a_second_time(server, whole, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no room to unpack"):
-        patch.setattr(photos, "free_bytes", lambda path: 0)
-        fetch_photos("stanford-dogs")
-    fetch_photos("stanford-dogs")
-    assert tree(folders().photos) == whole and Counter(server.asked) == {IMAGES: 1, ANNOTATIONS: 1}
-
-
-# ---------------------------------------------------------------- dogs by name
-
-
-@pytest.mark.parametrize("name", ["stanford-dogs", "oxford-pets"])
-def test_a_name_means_the_photos_of_that_name(server, name):
-    assert resolve_source(name) == folders().photos / name == fetch_photos(name)
-
-
-def test_toy_dogs_are_drawn(server):
-    assert len(find_images(resolve_source("toy", 3))) == 3 and not server.asked
-
-
-def test_a_folder_is_looked_for_from_here_from_the_project_and_from_home(monkeypatch, tmp_path):
-    for place in ("here", "project", "home"):
-        (tmp_path / place / f"dogs of {place}").mkdir(parents=True)
-    (tmp_path / "project" / "dogs of here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(photos, "PROJECT", tmp_path / "project")
-    for variable in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(variable, str(tmp_path / "home"))
-    for kind in (str, Path):
-        assert (
-            resolve_source(kind("dogs of here"))
-            == resolve_source(kind(tmp_path / "here/dogs of here"))
-            == Path.cwd() / "dogs of here"
-        )
-        assert resolve_source(kind("dogs of project")) == tmp_path / "project" / "dogs of project"
-        assert resolve_source(kind("~/dogs of home")) == tmp_path / "home" / "dogs of home"
-
-
-@pytest.mark.parametrize("name", ["no/such/dogs", "Stanford-Dogs", "dog.jpg"])
-def test_dogs_that_are_not_there_are_an_error_that_lists_the_names(monkeypatch, tmp_path, name):
-    monkeypatch.chdir(write_files(tmp_path, ["dog.jpg"]))
-    with pytest.raises(FileNotFoundError, match=f"'{name}': no such folder.*toy, oxford-pets, stanford-dogs"):
-        resolve_source(name)
-
-
-def test_dogs_splits_photos_by_name_and_a_split_keeps_breeds_and_boxes_until_dogs_says_otherwise(server, monkeypatch, capsys):
-    monkeypatch.setenv("DOGS", "stanford-dogs")
-    split, where = ensure_split(), folders()
-    assert sorted(split.train + split.test) == sorted(STANFORD) and (len(split.train), len(split.test)) == (9, 3)
-    for folder, names in ((where.train, split.train), (where.test, split.test)):
-        assert read_boxes(folder, read_manifest(folder)["boxes"]) == {
-            name: STANFORD_BOXES[name] for name in names if name in STANFORD_BOXES
-        }
-        assert sorted(images_in(folder)) == names and not (folder / BOXES).exists()
-    monkeypatch.delenv("DOGS")
-    capsys.readouterr()
-    assert ensure_split() == split
-    assert "'stanford-dogs'" in capsys.readouterr().out
-    monkeypatch.setenv("DOGS", "toy")
-    toys = ensure_split(5)
-    assert sorted(images_in(where.train)) == toys.train and len(toys.train + toys.test) == 5
-    assert not read_manifest(where.train)["boxes"] and read_manifest(where.train)["source"] == "toy_dogs"
-
-
-def test_of_several_that_want_the_same_photos_at_once_one_fetches_and_all_get_them_whole(server, whole):
-    with ThreadPoolExecutor(4) as pool:
-        fetched = list(pool.map(fetch_photos, ["stanford-dogs"] * 4))
-    assert set(fetched) == {folders().photos / "stanford-dogs"} and tree(folders().photos) == whole
-    assert Counter(server.asked) == {IMAGES: 1, ANNOTATIONS: 1}
-
-
-@pytest.mark.parametrize("is_file", [True, False])
-def test_what_is_in_the_way_of_photos_is_named_and_nothing_is_fetched(server, is_file):
-    folder = folders().photos / "stanford-dogs"
-    folder.parent.mkdir(parents=True)
-    folder.write_text("mine") if is_file else folder.mkdir()
-    with pytest.raises(FileExistsError, match="stanford-dogs' is in the way"):
-        fetch_photos("stanford-dogs")
-    assert not server.asked and visible(folders().photos) == ["stanford-dogs"]
+    for free, fits in ((2_499_999, False), (2_500_000, True)):
+        monkeypatch.setattr(photos, "free_bytes", lambda path, free=free: free)
+        if fits:
+            unpack(tmp_path / "large.tar", tmp_path / "folder")
+        else:
+            with pytest.raises(OSError, match=r"no room to unpack: it needs 2\.5 MB.*Make room"):
+                unpack(tmp_path / "large.tar", tmp_path / "folder")
+            assert everything_below(tmp_path) == {tmp_path / "large.tar"}
 
 
 def test_an_archive_damaged_inside_its_compression_is_refused(tmp_path):
@@ -512,3 +412,47 @@ def test_an_archive_damaged_inside_its_compression_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a.tar.gz' was not unpacked"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- dogs by name
+
+
+def test_a_name_means_the_dogs_of_that_name(server, tmp_path):
+    where = Folders(tmp_path)
+    assert len(find_images(resolve_source("toy", where, 3))) == 3 and not server.asked
+    for name in ("stanford-dogs", "oxford-pets"):
+        assert resolve_source(name, where) == where.photos / name == fetch_photos(name, where.photos)
+
+
+def test_a_folder_is_looked_for_from_here_and_from_home(monkeypatch, tmp_path):
+    for place in ("here", "home"):
+        (tmp_path / place / f"dogs of {place}").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    for kind in (str, Path):
+        for path in ("dogs of here", tmp_path / "here/dogs of here"):
+            assert resolve_source(kind(path), Folders(tmp_path)) == Path.cwd() / "dogs of here"
+        assert resolve_source(kind("~/dogs of home"), Folders(tmp_path)) == tmp_path / "home" / "dogs of home"
+
+
+@pytest.mark.parametrize("name", ["no/such/dogs", "Stanford-Dogs", "dog.jpg", "~nobody/dogs", ""])
+def test_dogs_that_are_not_there_are_an_error_that_lists_the_names(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(write_files(tmp_path, ["dog.jpg"]))
+    with pytest.raises(FileNotFoundError, match=f"'{name}': no such folder.*toy, oxford-pets, stanford-dogs"):
+        resolve_source(name, Folders(tmp_path))
+
+
+def test_a_split_of_photos_by_name_keeps_breeds_and_boxes_until_other_dogs_are_asked_for(server, tmp_path, capsys):
+    where = Folders(tmp_path)
+    split = ensure_split(where, "stanford-dogs")
+    assert sorted(split.train + split.test) == sorted(STANFORD) and (len(split.train), len(split.test)) == (9, 3)
+    for folder, names in ((where.train, split.train), (where.test, split.test)):
+        boxes = {name: {"dog": STANFORD_BOXES[name]} for name in names if name in STANFORD_BOXES}
+        assert read_manifest(folder)["boxes"] == boxes
+        assert sorted(images_in(folder)) == names and not (folder / BOXES).exists()
+    capsys.readouterr()
+    assert ensure_split(where) == split and "'stanford-dogs'" in capsys.readouterr().out
+    toys = ensure_split(where, "toy", n_toy_dogs=5)
+    assert sorted(images_in(where.train)) == toys.train and len(toys.train + toys.test) == 5
+    assert not read_manifest(where.train)["boxes"] and read_manifest(where.train)["source"] == "toy_dogs"
