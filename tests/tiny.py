@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vae_helpers.data import draw_dog, sample_factors
 from vae_helpers.models import (
     VAE,
     AttentionVAE,
@@ -42,6 +43,12 @@ def random_pixels(n: int, image_size: int = 16, seed: int = 0) -> Tensor:
     """uint8 (n, 3, S, S)"""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (n, 3, image_size, image_size), dtype=torch.uint8, generator=generator)
+
+
+def toy_pixels(n: int, seed: int, image_size: int = 56) -> Tensor:
+    """Toy dogs, uint8 (n, 3, S, S)."""
+    pictures = [np.asarray(draw_dog(row, image_size)) for row in sample_factors(n, seed)]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
 def vivid_vae(seed: int = 0, **architecture) -> VAE:

@@ -1,24 +1,12 @@
-import json
 import math
-from urllib.error import URLError
 
 import pytest
 import torch
 import torch.nn as nn
 from tiny import random_pixels
+from torchmetrics.image.fid import FrechetInceptionDistance
 
-from vae_helpers.evaluation import NearestTraining, compare_features, extract_features, nearest_training, sample_metrics
-from vae_helpers.evaluation import sample_metrics as module
-
-
-class Numbers(nn.Module):
-    """A feature network that hands the first pixels back as they are: (B, 3, S, S) -> (B, 4)."""
-
-    def forward(self, pixels):
-        return pixels.flatten(1)[:, :4].float()
-
-
-ABOUT = {"reference": "toy", "resize": "none"}
+from vae_helpers.evaluation import compare_features, extract_features, nearest_features, sample_metrics
 
 
 def gaussian(n: int, width: int = 6, seed: int = 0) -> torch.Tensor:
@@ -31,235 +19,176 @@ def modes(n: int, centres: list[float], seed: int) -> torch.Tensor:
     return gaussian(n, 2, seed) + torch.stack([where, torch.zeros(n)], 1)
 
 
-# the closed forms of the two distances
+# ---------------------------------------------------------------- two sets of features
 
 
 def test_the_frechet_distance_is_that_of_two_gaussians():
     # diagonal covariances: |m1 - m2|² + Σ (s1 - s2)²; Dowson & Landau 1982
     s1, s2, shift = torch.tensor([1.0, 2, 3]), torch.tensor([2.0, 2, 1]), torch.tensor([1.0, -2, 0])
-    white = gaussian(2000, 3)
-    white = (white - white.mean(0)) @ torch.linalg.inv(
-        torch.linalg.cholesky(white.T.cov())
-    ).T  # mean 0, covariance I to the bit
-    other = gaussian(2000, 3, seed=1)
-    other = (other - other.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(other.T.cov())).T
+
+    def white(seed):  # mean 0, covariance I to the bit
+        x = gaussian(2000, 3, seed)
+        return (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T
+
     expected = (shift.square() + (s1 - s2).square()).sum().item()
-    assert compare_features(white * s1, other * s2 + shift).frechet == pytest.approx(expected, rel=1e-6)
-
-
-def test_the_kernel_distance_is_the_unbiased_sum_over_all_pairs():
-    # Bińkowski et al. 2018, eq. 4, with the kernel (x·y/F + 1)³
-    x, y = gaussian(12, 3), gaussian(12, 3, seed=1) + 0.5
-
-    def mean_kernel(a, b, without_self):
-        values = [
-            (torch.dot(p, q) / 3 + 1) ** 3 for i, p in enumerate(a) for j, q in enumerate(b) if i != j or not without_self
-        ]
-        return sum(values) / len(values)
-
-    expected = mean_kernel(x, x, True) + mean_kernel(y, y, True) - 2 * mean_kernel(x, y, False)
-    assert compare_features(x, y).kernel == pytest.approx(expected.item(), rel=1e-9)
-
-
-def test_the_kernel_distance_between_samples_of_one_distribution_is_zero_on_average():
-    distances = torch.tensor(
-        [compare_features(gaussian(60, 4, seed=i), gaussian(60, 4, seed=100 + i)).kernel for i in range(40)]
-    )
-    standard_error = distances.std() / math.sqrt(len(distances))
-    assert abs(distances.mean()) < 3 * standard_error
-    assert distances.min() < 0  # unbiased: as often below zero as above
-
-
-def test_figures_leave_the_global_random_state_alone():
-    torch.manual_seed(3)
-    expected = torch.rand(3)
-    torch.manual_seed(3)
-    compare_features(gaussian(20), gaussian(20, seed=1))
-    assert torch.equal(torch.rand(3), expected)
-
-
-# precision, recall, density, coverage: values derived by hand
+    found = compare_features(generated=white(1) * s2 + shift, real=white(0) * s1)
+    assert found.frechet == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_set_against_itself_has_one_everywhere_and_no_distance():
-    x = gaussian(50)
-    same = compare_features(x, x.clone())
-    # a ball, being open, holds its centre and its k - 1 nearest neighbours: k points in each, so k balls a point on average
+    same = compare_features(generated=gaussian(50), real=gaussian(50))
     assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
-    assert same.density == pytest.approx(1)
     assert abs(same.frechet) < 1e-9
 
 
 def test_sets_far_apart_share_nothing():
-    apart = compare_features(gaussian(30), gaussian(30, seed=1) + 1000)
-    assert (apart.precision, apart.recall, apart.density, apart.coverage) == (0, 0, 0, 0)
+    apart = compare_features(generated=gaussian(30, seed=1) + 1000, real=gaussian(30))
+    assert (apart.precision, apart.recall, apart.coverage) == (0, 0, 0)
     assert apart.frechet > 6 * 990**2
 
 
-def test_one_image_repeated_in_the_middle_is_dense_but_covers_and_recalls_nothing_more():
+def test_one_image_repeated_covers_what_is_near_it_and_recalls_nothing():
     # 12 real points on a circle, 30° apart, radius 1. With k = 5 each ball reaches to the third neighbours on a side, at
-    # distance 2 sin(45°) = 1.414 > 1: the middle is in all 12, so density = 12 / 5. Every ball holds an image: coverage 1.
-    # Its own balls have radius 0: recall 0.
+    # distance 2 sin(45°) = 1.414 > 1: the middle is in all 12. Its own balls have radius 0, so recall is 0.
     angle = torch.arange(12, dtype=torch.float64) * math.pi / 6
     circle = torch.stack([angle.cos(), angle.sin()], 1)
-    repeated = compare_features(circle, torch.zeros_like(circle))
-    assert repeated.density == pytest.approx(12 / 5)
-    assert (repeated.precision, repeated.recall, repeated.coverage) == (1, 0, 1)
+    middle = compare_features(generated=torch.zeros_like(circle), real=circle)
+    assert (middle.precision, middle.recall, middle.coverage) == (1, 0, 1)
     # on the circle's first point instead: in the balls of that point and of those nearer than the radius, 60° to each side
-    on_edge = compare_features(circle, circle[:1].repeat(12, 1))
-    assert on_edge.density == pytest.approx(5 / 5)
-    assert on_edge.coverage == pytest.approx(5 / 12)
-    assert on_edge.recall == 0  # a ball without a radius holds nothing, not even a point at its centre
+    on_edge = compare_features(generated=circle[:1].repeat(12, 1), real=circle)
+    assert (on_edge.precision, on_edge.recall) == (1, 0) and on_edge.coverage == pytest.approx(5 / 12)
 
 
 def test_a_smaller_k_makes_smaller_balls():
-    # points on a line at 0, 1, 2, …; with k = 1 a ball is open and has radius 1, and holds what is nearer than that
-    line = torch.arange(10, dtype=torch.float64)[:, None].repeat(1, 2) * math.sqrt(0.5)
-    between = line + 0.4 * math.sqrt(0.5)
-    figures = compare_features(line, between, k=1)
-    # 0.4 is in the balls of 0 and 1, …, 9.4 only in that of 9: 19 of them
-    assert figures.density == pytest.approx(19 / 10)
-    assert (figures.precision, figures.coverage, figures.recall) == (1, 1, 1)
+    # real points on a line at 0, 1, 2, …, 9; with k = 1 a ball is open and has radius 1
+    line = torch.arange(10, dtype=torch.float64)[:, None]
+    found = compare_features(generated=line + 4.4, real=line, k=1)  # 4.4, …, 13.4: six of them in some ball
+    assert (found.precision, found.recall, found.coverage) == (0.6, 0.6, 0.6)
+    assert compare_features(generated=line + 4.4, real=line, k=5).coverage == 1
 
 
 def test_half_of_the_modes_are_precise_but_only_half_recalled_and_covered():
-    real, half = modes(200, [0.0, 100.0], seed=0), modes(200, [0.0], seed=1)
-    figures = compare_features(real, half)
-    assert figures.precision > 0.9
-    assert 0.4 < figures.recall <= 0.5
-    assert 0.4 < figures.coverage <= 0.5
-    reversed_ = compare_features(half, real)  # the other way round, half of what is made is not real
-    assert 0.4 < reversed_.precision <= 0.5
-    assert reversed_.recall > 0.9
+    both, half = modes(200, [0.0, 100.0], seed=0), modes(200, [0.0], seed=1)
+    found = compare_features(generated=half, real=both)
+    assert found.precision > 0.9 and 0.4 < found.recall <= 0.5 and 0.4 < found.coverage <= 0.5
+    swapped = compare_features(generated=both, real=half)  # half of what is made is not real
+    assert 0.4 < swapped.precision <= 0.5 and swapped.recall > 0.9
 
 
-def test_two_samples_of_one_distribution_have_the_expected_density_and_coverage():
+def test_two_samples_of_one_distribution_have_the_expected_coverage():
     # all orders of the n - 1 other real and the n generated points around a real one are equally likely; it is covered
     # unless its k nearest are all real: 1 - Π (n - i) / (2n - i), i = 1 … k (Naeem et al. 2020, lemma 2)
     n, k = 100, 5
     expected = 1 - math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
-    found = [compare_features(gaussian(n, 3, seed=2 * i), gaussian(n, 3, seed=2 * i + 1)) for i in range(30)]
-    assert sum(f.coverage for f in found) / 30 == pytest.approx(expected, abs=0.01)
-    assert sum(f.density for f in found) / 30 == pytest.approx(1, abs=0.03)
+    pairs = [(gaussian(n, 3, seed=2 * i), gaussian(n, 3, seed=2 * i + 1)) for i in range(30)]
+    assert sum(compare_features(generated=a, real=b).coverage for a, b in pairs) / 30 == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize(("n", "m"), [(30, 29), (5, 5)])
 def test_sides_of_unequal_number_or_too_few_are_refused(n, m):
     with pytest.raises(ValueError, match="both sides need the same number, above k=5"):
-        compare_features(gaussian(n), gaussian(m))
+        compare_features(generated=gaussian(n), real=gaussian(m))
 
 
-# whole figures, from pixels
+def test_sets_that_could_be_swapped_are_named_in_every_call():
+    for function in (compare_features, sample_metrics):
+        with pytest.raises(TypeError):
+            function(gaussian(20), gaussian(20))
 
 
-def test_figures_depend_neither_on_the_batch_size_nor_on_the_order_of_the_images():
-    generated, real, train = random_pixels(30, seed=1), random_pixels(50, seed=2), random_pixels(40, seed=3)
-    network = nn.Sequential(Float(), nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    expected = sample_metrics(generated, real, network, train=train, **ABOUT).summary()
-    for batch_size, shuffle in ((7, False), (50, True), (1, True)):
-        a, b, c = (x[torch.randperm(len(x))] if shuffle else x for x in (generated, real, train))
-        found = sample_metrics(a, b, network, train=c, batch_size=batch_size, **ABOUT).summary()
-        assert {n: v for n, v in found.items() if isinstance(v, str)} == {
-            n: v for n, v in expected.items() if isinstance(v, str)
-        }
-        numbers = [{n: v for n, v in some.items() if isinstance(v, (int, float))} for some in (found, expected)]
-        assert numbers[0] == pytest.approx(numbers[1], rel=1e-4, abs=1e-6)
+# ---------------------------------------------------------------- with the real-vs-real baseline
 
 
-class Float(nn.Module):
-    def forward(self, pixels):
-        return pixels.float() / 255
+def test_generated_and_other_real_images_meet_the_same_reference_with_as_many_images():
+    # real points are far from each other: two halves that share none have no coverage, and copies of all have it for the half
+    real = torch.arange(60, dtype=torch.float64)[:, None] ** 3
+    found = sample_metrics(generated=real[:17], real=real, k=3, seed=1)
+    assert found.n_images == 17 and (found.k, found.seed) == (3, 1)
+    everything = sample_metrics(generated=real, real=real, k=1)
+    assert everything.n_images == 30 and everything.generated.coverage < 1  # 30 of the 60 are drawn, whichever
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    assert found.real_vs_real == compare_features(generated=real[order[17:34]], real=real[order[:17]], k=3)
 
 
-def test_the_floor_and_the_samples_meet_the_same_reference_with_as_many_images(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        module, "compare_features", lambda real, ours, k: seen.append((real, ours)) or compare_features(real, ours, k)
-    )
-    generated, real = random_pixels(17, seed=1), random_pixels(60, seed=2)
-    figures = sample_metrics(generated, real, Numbers(), k=3, **ABOUT)
-    (reference, ours), (same_reference, other_real) = seen
-    assert figures.n_images == 17 == len(reference) == len(ours) == len(other_real)
-    assert torch.equal(reference, same_reference)
-    rows = {tuple(row) for row in extract_features(Numbers(), real).tolist()}
-    halves = [{tuple(row) for row in some.tolist()} for some in (reference, other_real)]
-    assert len(halves[0]) == len(halves[1]) == 17 and not halves[0] & halves[1] and halves[0] | halves[1] <= rows
-    assert figures.floor == compare_features(reference, other_real, 3)
-    assert figures.samples == compare_features(reference, ours, 3)
+def test_another_seed_takes_other_halves_and_no_global_random_state():
+    generated, real = gaussian(20, seed=1), gaussian(60, seed=2)
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    a, b, c = (sample_metrics(generated=generated, real=real, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(3), expected)
+    assert a == b and a.real_vs_real != c.real_vs_real
 
 
-def test_another_seed_takes_other_halves():
-    generated, real = random_pixels(20, seed=1), random_pixels(60, seed=2)
-    a, b, c = (sample_metrics(generated, real, Numbers(), seed=seed, **ABOUT) for seed in (0, 0, 1))
-    assert a == b and a.floor != c.floor and c.seed == 1
-
-
-def test_real_images_as_samples_are_at_the_floor_and_noise_is_not():
-    grey = torch.full((300, 3, 8, 8), 128, dtype=torch.uint8)
-    grey[:, 0, 0, :4] = (128 + 20 * gaussian(300, 4)).clamp(0, 255).byte()
-    figures = sample_metrics(grey[:150], grey[150:], Numbers(), **ABOUT)
-    assert figures.samples.frechet < 4 * figures.floor.frechet
-    noise = sample_metrics(random_pixels(150, 8), grey[150:], Numbers(), **ABOUT)
-    assert noise.samples.frechet > 20 * noise.floor.frechet and noise.samples.coverage < 0.5 * noise.floor.coverage
-
-
-def test_the_summary_is_json_and_says_what_the_figures_are_of():
-    network = Numbers()
-    network.name, network.weights = "first_pixels", "1234abcd"
-    generated, real, train = random_pixels(20, seed=1), random_pixels(60, seed=2), random_pixels(30, seed=3)
-    summary = json.loads(
-        json.dumps(sample_metrics(generated, real, network, train=train, reference="toy dogs", resize="box").summary())
-    )
-    expected = {"n_images": 20, "features": "first_pixels", "weights": "1234abcd", "reference": "toy dogs", "resize": "box"}
-    assert summary.items() >= (expected | {"k": 5, "seed": 0}).items()
-    names = {"frechet_first_pixels", "kernel_first_pixels", "precision", "recall", "density", "coverage"}
-    assert set(summary) == {
-        *expected,
-        "k",
-        "seed",
-        *names,
-        *(f"{n}_floor" for n in names),
-        "nearest_median_ratio",
-        "nearest_share",
-    }
-    without = sample_metrics(generated, real, network, reference="toy dogs", resize="box")
-    assert without.nearest is None and not any("nearest" in name for name in without.summary())
-
-
-def test_any_callable_will_do_and_is_named():
-    def brightness(pixels):
-        return pixels.float().mean((2, 3))
-
-    assert "frechet_brightness" in sample_metrics(random_pixels(20), random_pixels(40, seed=1), brightness, **ABOUT).summary()
-    assert "frechet_Numbers" in sample_metrics(random_pixels(20), random_pixels(40, seed=1), Numbers(), **ABOUT).summary()
-
-
-def test_features_are_taken_in_eval_mode_without_gradient():
-    network = nn.Sequential(Float(), nn.Flatten(), nn.Linear(768, 4), nn.Dropout(0.5)).train()
-    assert torch.equal(extract_features(network, random_pixels(6)), extract_features(network, random_pixels(6)))
-    features = extract_features(network, random_pixels(6))
-    assert not features.requires_grad and features.dtype == torch.float64
-
-
-@pytest.mark.parametrize("which", ["generated", "real", "train"])
-@pytest.mark.parametrize("wrong", [torch.zeros(20, 3, 16, 16), random_pixels(20)[:, :1], random_pixels(20)[0]])
-def test_what_is_not_images_as_bytes_is_refused_by_name(which, wrong):
-    sets = {name: random_pixels(20) for name in ("generated", "real", "train")} | {which: wrong}
-    with pytest.raises(ValueError, match=rf"(generated|{which}) is .*give uint8 \(N, 3, S, S\)"):
-        sample_metrics(extractor=Numbers(), **sets, **ABOUT)
-
-
-def test_images_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"generated is torch.uint8 \(20, 3, 8, 8\): .* all of one size"):
-        sample_metrics(random_pixels(20, 8), random_pixels(20), Numbers(), **ABOUT)
+def test_real_images_as_samples_are_at_the_baseline_and_others_are_not():
+    found = sample_metrics(generated=gaussian(150, 4, 1), real=gaussian(300, 4, 2))
+    assert found.generated.frechet < 4 * found.real_vs_real.frechet
+    wide = sample_metrics(generated=3 * gaussian(150, 4, 1), real=gaussian(300, 4, 2))
+    assert wide.generated.frechet > 20 * wide.real_vs_real.frechet
+    assert wide.generated.coverage < 0.8 * wide.real_vs_real.coverage
 
 
 @pytest.mark.parametrize(("n_generated", "n_real"), [(5, 40), (40, 11)])
 def test_too_few_images_are_refused_with_how_many_are_needed(n_generated, n_real):
     message = f"{n_generated} generated and {n_real} real images: k=5 needs at least 6 and 12"
     with pytest.raises(ValueError, match=message):
-        sample_metrics(random_pixels(n_generated), random_pixels(n_real), Numbers(), **ABOUT)
-    assert sample_metrics(random_pixels(6), random_pixels(12, seed=1), Numbers(), **ABOUT).n_images == 6
+        sample_metrics(generated=gaussian(n_generated), real=gaussian(n_real))
+    assert sample_metrics(generated=gaussian(6), real=gaussian(12, seed=1)).n_images == 6
+
+
+def test_the_nearest_training_features_are_those_of_brute_force():
+    features, train = gaussian(600, 3, seed=1), gaussian(70, 3, seed=2)
+    index, distance = nearest_features(features, train)
+    brute = [min((math.dist(f, t), j) for j, t in enumerate(train.tolist())) for f in features.tolist()]
+    assert index.tolist() == [j for _, j in brute]
+    assert distance.tolist() == pytest.approx([d for d, _ in brute])
+
+
+def test_copies_of_training_images_are_noticed():
+    train, real = gaussian(80, seed=3), gaussian(60, seed=2)
+    assert sample_metrics(generated=train[:40], real=real, train=train).nearest_ratio == 0
+    assert 0.8 < sample_metrics(generated=gaussian(60, seed=1), real=real, train=train).nearest_ratio < 1.25
+    assert sample_metrics(generated=train[:40], real=real).nearest_ratio is None
+
+
+# ---------------------------------------------------------------- features of images
+
+
+class Features(nn.Module):
+    """(B, 3, S, S) -> (B, 5), with layers that behave otherwise in training."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Sequential(
+            nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+
+    def forward(self, pixels):
+        return self.network(pixels.float() / 255)
+
+
+def test_features_are_taken_in_eval_mode_without_gradient_and_do_not_depend_on_the_batch_size():
+    network, pixels = Features().train(), random_pixels(30)
+    features = extract_features(network, pixels)
+    assert features.shape == (30, 5) and features.dtype == torch.float64 and not features.requires_grad
+    torch.testing.assert_close(extract_features(network, pixels, batch_size=7), features, rtol=1e-4, atol=1e-6)
+
+
+def test_the_distance_from_pixels_is_that_of_torchmetrics():
+    network, generated, real = Features().eval(), random_pixels(40, seed=1), random_pixels(40, seed=2)
+    network.num_features = 5
+    fid = FrechetInceptionDistance(feature=network)
+    fid.update(real, real=True)
+    fid.update(generated, real=False)
+    found = compare_features(generated=extract_features(network, generated), real=extract_features(network, real))
+    assert found.frechet == pytest.approx(fid.compute().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(20, 3, 16, 16), random_pixels(20)[:, :1], random_pixels(20)[0]])
+def test_what_is_not_images_as_bytes_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"images must be uint8 \(N, 3, S, S\), not"):
+        extract_features(Features(), wrong)
 
 
 def test_features_that_are_not_finite_are_refused():
@@ -267,72 +196,3 @@ def test_features_that_are_not_finite_are_refused():
         extract_features(lambda pixels: pixels.flatten(1).float().log(), torch.zeros(4, 3, 2, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"\(N, F\)"):
         extract_features(lambda pixels: pixels.float(), random_pixels(4))
-
-
-# Inception
-
-
-class FakeInception(Numbers):
-    def __init__(self, name, features_list):
-        assert features_list == ["2048"]
-        super().__init__()
-
-
-def test_only_inceptions_figures_are_called_fid_and_kid(monkeypatch):
-    monkeypatch.setattr(module, "NoTrainInceptionV3", FakeInception)
-    summary = sample_metrics(random_pixels(20), random_pixels(40, seed=1), "inception", **ABOUT).summary()
-    assert {"fid", "kid", "fid_floor", "kid_floor"} <= set(summary) and not any("frechet" in name for name in summary)
-    own = sample_metrics(random_pixels(20), random_pixels(40, seed=1), Numbers(), **ABOUT).summary()
-    assert not any("fid" in name or "kid" in name for name in own)
-
-
-@pytest.mark.parametrize(
-    "error", [URLError("no route to host"), ModuleNotFoundError("no torch-fidelity"), RuntimeError("bad hash")]
-)
-def test_when_inception_cannot_be_had_the_error_says_so_and_what_else_there_is(monkeypatch, error):
-    def unreachable(**_):
-        raise error
-
-    monkeypatch.setattr(module, "NoTrainInceptionV3", unreachable)
-    with pytest.raises(OSError, match=r"Inception's weights cannot be had .*load_dog_features\(\)"):
-        sample_metrics(random_pixels(20), random_pixels(40, seed=1), "inception", **ABOUT)
-
-
-def test_no_other_network_may_be_called_inception():
-    network = Numbers()
-    network.name = "inception"
-    for extractor in (network, "resnet"):
-        with pytest.raises(ValueError, match="not called 'inception'"):
-            sample_metrics(random_pixels(20), random_pixels(40, seed=1), extractor, **ABOUT)
-
-
-# memorisation
-
-
-def test_the_nearest_training_features_are_those_of_brute_force():
-    features, train = gaussian(600, 3, seed=1), gaussian(70, 3, seed=2)
-    index, distance = nearest_training(features, train)
-    brute = [min((math.dist(f, t), j) for j, t in enumerate(train.tolist())) for f in features.tolist()]
-    assert index.tolist() == [j for _, j in brute]
-    assert distance.tolist() == pytest.approx([d for d, _ in brute])
-
-
-def test_copies_of_training_photos_are_found_and_paired():
-    train, real = random_pixels(80, seed=3), random_pixels(60, seed=2)
-    copies = torch.cat([random_pixels(15, seed=1), train[[7, 30, 2, 55, 11]]])
-    nearest = sample_metrics(copies, real, Numbers(), train=train, **ABOUT).nearest
-    assert [(i, j) for i, j, _ in nearest.closest(5)] == [(15, 7), (16, 30), (17, 2), (18, 55), (19, 11)]
-    assert [d for *_, d in nearest.closest(5)] == [0] * 5
-    assert nearest.fraction_nearer >= 5 / 20
-    assert (len(nearest.distance), len(nearest.held_out_distance)) == (20, 60)
-    fresh = sample_metrics(random_pixels(60, seed=1), real, Numbers(), train=train, **ABOUT).nearest
-    assert 0.7 < fresh.median_ratio < 1.4 and fresh.fraction_nearer < 0.1
-    all_copied = sample_metrics(train[:40], real, Numbers(), train=train, **ABOUT).nearest
-    assert (all_copied.median_ratio, all_copied.fraction_nearer) == (0, 1)
-
-
-def test_the_share_and_the_ratio_are_taken_against_held_out_photos():
-    held_out = torch.arange(1, 102, dtype=torch.float64)  # 1 % of them are at 2 or nearer, their median is 51
-    nearest = NearestTraining(torch.zeros(4), torch.tensor([1.0, 2.0, 2.5, 102.0], dtype=torch.float64), held_out)
-    assert nearest.fraction_nearer == 2 / 4
-    assert nearest.median_ratio == pytest.approx(2.25 / 51)
