@@ -1,116 +1,147 @@
-"""What makes a run this run and no other, and how one that was stopped goes on: in any number of processes."""
+"""What a stop must not lose, what makes a run this run and no other, and how one that was stopped goes on."""
 
 import hashlib
-import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..files import free_bytes
 from ..models.checkpoint import (
-    STATE_FILE,
     Checkpoint,
     archive_run,
+    build_vae,
+    checkpoint_path,
     list_checkpoints,
     load_checkpoint,
     load_training_state,
     run_name,
+    save_checkpoint,
+    save_training_state,
 )
 from ..models.vae import BaseVAE
+from .settings import TrainingSettings, differing_settings
 
 
-def run_fingerprint(vae: BaseVAE, train: Tensor, validation: Tensor, settings: dict) -> dict:
+@dataclass
+class TrainState:
+    """What a stop must not lose.
+
+    model: the weights that are trained. ema: their moving average, which then is the result; None: the model itself is.
+    history: one record of averages per epoch. run: what the run was begun with (`run_fingerprint`). name: of the run, which
+    its checkpoints have too.
+    """
+
+    model: BaseVAE
+    ema: BaseVAE | None
+    optimizer: Optimizer
+    history: list[dict[str, float]] = field(default_factory=list)
+    run: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def result(self) -> BaseVAE:
+        """The VAE that the training makes."""
+        return self.model if self.ema is None else self.ema
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the training needs to go on, beside the checkpoint of the same epoch, which holds the result and the history."""
+        about = {"run": self.run, "name": self.name, "epoch": len(self.history)}
+        return about | {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, saved: dict[str, Any], checkpoint: Checkpoint) -> None:
+        """Put back what `state_dict` gave, and the checkpoint of the same epoch. What `saved` lacks has its default: the model
+        has the result's weights, and the optimizer starts anew.
+        """
+        weights = checkpoint.vae.state_dict()
+        self.result.load_state_dict(weights)
+        self.model.load_state_dict(saved.get("model", weights))
+        if "optimizer" in saved:  # its moving averages; its learning rate and the like are those of now
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": saved["optimizer"]["state"]})
+        self.history[:] = checkpoint.history
+        self.name = checkpoint.run
+
+
+def run_fingerprint(vae: BaseVAE, train: Tensor, validation: Tensor, settings: TrainingSettings) -> dict[str, Any]:
     """What makes a run this run and no other. More epochs of it are still the same run."""
     pixels = hashlib.sha256()
     for tensor in (train, validation):
         pixels.update(str(tuple(tensor.shape)).encode())
         pixels.update(tensor.cpu().contiguous().numpy())
-    made_with = {name: value for name, value in settings.items() if name != "epochs"}
+    made_with = {name: value for name, value in asdict(settings).items() if name != "epochs"}
     return {"data": pixels.hexdigest(), "architecture": vae.architecture, "settings": made_with}
 
 
-def resume(
-    folder: Path, run: dict, epochs: int, vae: BaseVAE, learner: BaseVAE, optimizer: Optimizer, say: bool
-) -> list[dict[str, float]]:
-    """Put the newest part of `run` in `folder` into vae, learner and optimizer; returns its history, empty for a new one.
+def save_epoch(folder: Path, state: TrainState, settings: TrainingSettings, keep_last: int | None) -> None:
+    """Write the checkpoint of the newest epoch, then the training state; remove all but the newest `keep_last` checkpoints."""
+    epoch = len(state.history)
+    checkpoint = Checkpoint(state.result, epoch, state.history, asdict(settings), state.name)
+    save_checkpoint(checkpoint_path(folder, epoch), checkpoint)
+    save_training_state(folder, state.state_dict())
+    for older, path in list_checkpoints(folder).items():
+        if keep_last and older <= epoch - keep_last:
+            path.unlink()
 
-    epochs: how many the run is to have. learner: the network that is trained: vae itself, or one whose average vae is. say:
-    whether this process speaks, and moves another run aside. Where the newest checkpoint or the training state is damaged,
-    the newest checkpoint of the run that is whole takes its place; its weights are then averages, and the optimizer is new.
+
+def resume(folder: Path, state: TrainState, epochs: int, verbose: bool) -> None:
+    """Put the newest part of the run `state.run` that `folder` holds into `state`; leave that as it is when there is none.
+
+    epochs: how many the run is to have. verbose: whether this process tells what it does, and moves another run aside. Where
+    the newest checkpoint or the training state is damaged, the newest checkpoint of the run that is whole takes its place;
+    training then goes on from its weights, with a new optimizer.
     """
-    found = list_checkpoints(folder)
-    if not found:
-        return []
+    state.name, say = run_name(state.run), print if verbose else lambda text: None
+    found, saved = list_checkpoints(folder), {}
     try:
-        state = load_training_state(folder)
+        saved = load_training_state(folder) or {}
     except ValueError as error:
-        state = None
-        if say:
-            print(f"{error}.")
-    reason = _reason_to_start_anew(state, run, epochs, max(found))
-    checkpoint = None if reason else _newest_of(run, found, state, say)
+        say(f"{error}.")
+    if not found:
+        return
+    done, name = saved.get("epoch") or max(found), saved.get("name", state.name)
+    reason = _difference(saved["run"], state.run) if saved else ""
+    if not reason and done > epochs:
+        reason = f"{done} epochs, more than the {epochs} asked for"
+    checkpoint = None if reason else _newest_whole(found, name, done, say)
     if checkpoint is None:
-        if say:
-            moved = archive_run(folder, run_name(state["run"] if state else {}))
+        if verbose:
+            moved = archive_run(folder, name)
             reason = reason or "no checkpoint of this one that is whole"
             print(f"{folder.name} holds a run with {reason}; moved to {folder.name}/{moved.name}. Starting anew.")
-        return []
-    if state and state["epoch"] == 0:  # stopped in its first epoch
-        return []
-    vae.load_state_dict(checkpoint.vae.state_dict())
-    exactly = state is not None and state["epoch"] == checkpoint.epoch
+        return
+    if saved.get("epoch") == 0:  # stopped in its first epoch
+        return
+    exactly = saved.get("epoch") == checkpoint.epoch
     try:
-        if learner is not vae:
-            learner.load_state_dict(state["learner"] if exactly else checkpoint.vae.state_dict())
-        if exactly:
-            optimizer.load_state_dict(state["optimizer"] | {"param_groups": optimizer.state_dict()["param_groups"]})
+        state.load_state_dict(saved if exactly else {}, checkpoint)
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError):  # not what a training state holds
         exactly = False
-        learner.load_state_dict(checkpoint.vae.state_dict())
-    if say:
-        if not exactly:  # of epochs that will now be other ones
-            (folder / STATE_FILE).unlink(missing_ok=True)
-        how = "" if exactly else " The optimizer starts anew."
-        left = epochs - checkpoint.epoch
-        print(f"Going on from {found[checkpoint.epoch].name}: {checkpoint.epoch} epochs done, {left} to go.{how}")
-    return checkpoint.history
+        state.load_state_dict({}, checkpoint)
+    how = "" if exactly else " The optimizer starts anew."
+    left = epochs - checkpoint.epoch
+    say(f"Going on from {found[checkpoint.epoch].name}: {checkpoint.epoch} epochs done, {left} to go.{how}")
 
 
-def _newest_of(run: dict, found: dict[int, Path], state: dict | None, say: bool) -> Checkpoint | None:
-    """Of the checkpoints of `run`, the newest that is whole, and not newer than its training state unless that is at 0."""
-    newest = state["epoch"] if state and state["epoch"] else max(found)
+def _difference(saved: dict[str, Any], run: dict[str, Any]) -> str:
+    """In what a run that was saved differs from `run`, in words; empty when in nothing."""
+    if saved.get("data") != run["data"]:
+        return "other data"
+    if build_vae(saved["architecture"]).architecture != run["architecture"]:  # with the defaults of what it does not say
+        return "other architecture"
+    names = differing_settings(saved.get("settings", {}), run["settings"])
+    return f"other settings ({', '.join(names)})" if names else ""
+
+
+def _newest_whole(found: dict[int, Path], name: str, newest: int, say: Callable[[str], None]) -> Checkpoint | None:
+    """Of the checkpoints of the run `name`, none newer than `newest`, the newest that is whole."""
     for epoch in sorted((epoch for epoch in found if epoch <= newest), reverse=True):
         try:
             checkpoint = load_checkpoint(found[epoch])
         except (ValueError, FileNotFoundError) as error:
-            if say:
-                print(f"{error}. Trying the one before it.")
+            say(f"{error}. Trying the one before it.")
             continue
-        if checkpoint.run == run_name(run) and checkpoint.epoch == epoch == len(checkpoint.history):
+        if checkpoint.run == name and checkpoint.epoch == epoch == len(checkpoint.history):
             return checkpoint
     return None
-
-
-def _reason_to_start_anew(state: dict | None, run: dict, epochs: int, newest: int) -> str:
-    """Why the run in a folder is not continued by `run`, in words; empty when nothing is known against it."""
-    differs = [part for part in run if state and state["run"].get(part) != run[part]]
-    if differs:
-        return "other " + " and other ".join(differs)
-    done = state["epoch"] if state else newest
-    return f"{done} epochs, more than the {epochs} asked for" if done > epochs else ""
-
-
-def warn_of_little_room(folder: Path, vae: BaseVAE, epochs: int, keep_last: int | None) -> None:
-    """Warn when the checkpoints of so many epochs, and the training state, will not fit on the disk of `folder`."""
-    size = sum(tensor.numel() * tensor.element_size() for tensor in vae.state_dict().values())
-    needed = (
-        bool(epochs) * size * (min(epochs, keep_last or epochs) + 6)
-    )  # a training state takes three, and is there twice for a moment
-    free = free_bytes(folder / STATE_FILE)
-    if needed > free:
-        warnings.warn(
-            f"{epochs} epochs will write {needed / 1e6:,.0f} MB to {str(folder)!r}, and {free / 1e6:,.0f} MB are free there: "
-            "make room, or keep the newest checkpoints alone (keep_last)",
-            stacklevel=3,
-        )
