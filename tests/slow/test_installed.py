@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def installed(tmp_path, wheel) -> Path:  # noqa: F811
-    """A virtual environment with nothing but the wheel in it. Its path file leads to the dependencies; those of the folder
+    """The Python of a virtual environment with nothing but the wheel in it. Its path file leads to the dependencies; those of the folder
     that it names are not read, so this project's editable installation is not seen."""
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
@@ -24,7 +24,7 @@ def installed(tmp_path, wheel) -> Path:  # noqa: F811
     subprocess.run(command, check=True)
     where = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], stdout=-1, text=True)
     Path(where.stdout.strip(), "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return venv
+    return python
 
 
 def files_in(folder: Path) -> set[Path]:
@@ -32,10 +32,9 @@ def files_in(folder: Path) -> set[Path]:
 
 
 def test_the_wheel_alone_gives_the_public_names_the_weights_and_the_command(installed, tmp_path):
-    python = next(installed.glob("*/python*"))
-    home = tmp_path / "home"
+    python, home = installed, tmp_path / "home"
     photos = write_images(home / "photos", 40)
-    before = files_in(installed)
+    before = files_in(tmp_path / "venv")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("VAE_", "PYTHON"))}
 
     def run(*command: str) -> str:
@@ -44,12 +43,12 @@ def test_the_wheel_alone_gives_the_public_names_the_weights_and_the_command(inst
         return result.stdout
 
     code = f"from vae_helpers import {', '.join(PUBLIC)}; import vae_helpers; print(vae_helpers.__file__); "
-    assert str(installed) in run(str(python), "-c", code + "load_pretrained('vector').sample(1)")
+    assert str(tmp_path / "venv") in run(str(python), "-c", code + "load_pretrained('vector').sample(1)")
     vae_helpers = str(python.with_name("vae-helpers"))
     run(vae_helpers, "split", str(photos))
     run(vae_helpers, "train", "--epochs", "1", "--latent-dim", "4", "--image-size", "16")
     run(vae_helpers, "evaluate")
     run(vae_helpers, "sample", "--model", "vector", "-n", "2", "--out", "new")
-    assert files_in(installed) == before
+    assert files_in(tmp_path / "venv") == before
     assert (home / "outputs/report.html").is_file() and (home / "models/saved_models/vae_model_epoch_1.pth").is_file()
     assert len(list((home / "new").glob("*.png"))) == 2
