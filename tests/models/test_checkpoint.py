@@ -1,4 +1,3 @@
-import json
 import pickle
 import shutil
 import zipfile
@@ -9,15 +8,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny import random_pixels, tiny_vae, tree, write_files
 
+from vae_helpers.files import load_weights, save_weights
 from vae_helpers.models import (
+    BETA,
     STATE_FILE,
     Checkpoint,
     archive_run,
-    checkpoint,
     checkpoint_path,
     list_checkpoints,
     load_checkpoint,
@@ -28,6 +27,8 @@ from vae_helpers.models import (
     to_float,
 )
 
+OLD = Path(__file__).parents[1] / "fixtures" / "9addd0c"
+LINEAR = "encoder.linear_branch.weight"
 CHECKPOINT_NAMES = [f"vae_model_epoch_{epoch}.pth" for epoch in (1, 2, 9, 10, 100)]
 
 
@@ -44,25 +45,61 @@ def content_of(path):
     """What is in a checkpoint, and a function that puts something else in its place."""
     if path.suffix == ".pth":
         return torch.load(path, weights_only=True), lambda content: torch.save(content, path)
-    with safe_open(path, "pt") as file:
-        content = json.loads(file.metadata()["checkpoint"]) | {"weights": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118
+    weights, metadata = load_weights(path)
 
     def put(content):
         weights = content.pop("weights", {})
-        weights = weights if isinstance(weights, dict) else {}
-        save_file(weights, path, {"checkpoint": json.dumps(content), "sha256": checkpoint._digest(weights)})
+        save_weights(path, weights if isinstance(weights, dict) else {}, content)
 
-    return content, put
+    return metadata | {"weights": weights}, put
 
 
-def test_a_model_gives_the_same_outputs_after_being_saved_and_loaded(saved):
-    before, after = tiny_vae(widths=(8, 16, 8)), load_checkpoint(saved)
-    x, eps = to_float(random_pixels(3)), torch.randn(3, 4)
-    torch.testing.assert_close(tuple(after.vae(x, eps)), tuple(before(x, eps)))
-    assert all(torch.equal(a, b) for a, b in zip(after.vae.state_dict().values(), before.state_dict().values(), strict=True))
-    assert after.vae.architecture == before.architecture and not after.vae.training
-    assert (after.epoch, after.history, after.settings) == (3, [{"epoch": 1, "train_loss": 0.5}], {"beta": 0.1})
-    assert after.run == "run-1"
+@pytest.mark.parametrize(
+    ("field", "default"), [("epoch", 0), ("history", []), ("settings", {}), ("run", ""), ("preprocessing", None)]
+)
+def test_a_field_that_is_missing_has_its_default_and_one_that_is_not_known_is_ignored(saved, field, default):
+    content, put = content_of(saved)
+    del content[field]
+    put(content | {"colour": "brown", "preprocessing": content.get("preprocessing", {}) | {"mirror": True}})
+    loaded = load_checkpoint(saved)
+    assert loaded.vae.crop == "none" and loaded.vae.image_size == 16
+    assert default is None or getattr(loaded, field) == default
+    assert loaded.beta == (BETA if field == "settings" else 0.1)
+
+
+# ---------------------------------------------------------------- files of tree 9addd0c
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("vector/vae_model_epoch_2.pth", "vector"),
+        ("spatial/vae_model_epoch_2.pth", "spatial"),
+        ("attention.pth", "attention"),
+        ("vector.safetensors", "vector"),
+        ("spatial_fp16.safetensors", "spatial"),
+    ],
+)
+def test_a_checkpoint_of_9addd0c_makes_the_pictures_that_it_made(file, kind):
+    expected, loaded = load_weights(OLD / "expected.safetensors")[0], load_checkpoint(OLD / file)
+    x = to_float(random_pixels(2, 16, seed=5))
+    (mu, logvar), x_hat = loaded.vae.encode(x), loaded.vae.reconstruct(x)
+    close = {"atol": 1e-3, "rtol": 1e-3} if "fp16" in file else {"atol": 1e-4, "rtol": 1e-4}
+    for name, ours in (("mu", mu), ("logvar", logvar), ("reconstruction", x_hat)):
+        torch.testing.assert_close(ours, expected[f"{kind}.{name}"], **close)
+    assert loaded.vae.crop == "none" and loaded.epoch == {"attention": 1, "vector": 2}.get(kind, loaded.epoch)
+
+
+@pytest.mark.parametrize("kind", ["vector", "spatial"])
+def test_a_training_state_of_9addd0c_has_todays_names_and_order(kind):
+    state, checkpoint = load_training_state(OLD / kind), load_checkpoint(OLD / kind / "vae_model_epoch_2.pth")
+    assert state["model"].keys() == checkpoint.vae.state_dict().keys()
+    assert state["name"] == checkpoint.run and state["run"]["settings"]["ema_decay"] == {"vector": 0.9, "spatial": 0.999}[kind]
+    moments = [state["optimizer"]["state"][i]["exp_avg"].shape for i in range(len(state["optimizer"]["state"]))]
+    assert moments == [weight.shape for weight in checkpoint.vae.parameters()]
+
+
+# ---------------------------------------------------------------- what is refused
 
 
 class Malicious:
@@ -116,8 +153,7 @@ def test_a_single_byte_gone_bad_among_the_weights_is_noticed(saved):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda content: content.pop("history"), "of another program: no history"),
-        (lambda content: content.pop("architecture"), "of another program: no architecture"),
+        (lambda content: content.pop("architecture"), "made by another program"),
         (lambda content: content["weights"].popitem(), "do not fit its architecture"),
         (lambda content: content["weights"].update(more=torch.ones(2)), "'more' is .* should be absent"),
         (lambda content: content["architecture"].update(latent_dim=5), r"is \(.*4\) and should be \(.*5\)"),
@@ -125,12 +161,14 @@ def test_a_single_byte_gone_bad_among_the_weights_is_noticed(saved):
         (lambda content: content["architecture"].update(image_size=13), "multiple of 8"),
         (lambda content: content["architecture"].update(depth=3), "depth"),
         (lambda content: content["architecture"].update(kind="guess"), "not a kind of VAE"),
-        (lambda content: content.update(architecture=None), "not a checkpoint of this package"),
-        (lambda content: content.update(weights=[1, 2]), "not a checkpoint of this package"),
+        (lambda content: content.update(architecture=None), "does not hold a VAE"),
+        (lambda content: content.update(weights=[1, 2]), "does not hold a VAE"),
+        (lambda content: content.update(settings=3), "does not hold a VAE"),
+        (lambda content: content.update(preprocessing=3), "does not hold a VAE"),
         (lambda content: content.update(epoch="3"), "epoch is '3'"),
         (lambda content: content.update(history=[3]), "not a list of records"),
-        (lambda content: content["weights"]["encoder.line.weight"].view(-1)[7].fill_(torch.nan), "NaN.*'encoder.line.weight'"),
-        (lambda content: content["weights"]["decoder.line.weight"].view(-1)[0].fill_(-torch.inf), "NaN.*'decoder.line.weight'"),
+        (lambda content: content["weights"][LINEAR].view(-1)[7].fill_(torch.nan), f"NaN.*'{LINEAR}'"),
+        (lambda content: content["weights"][LINEAR].view(-1)[0].fill_(-torch.inf), f"NaN.*'{LINEAR}'"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_what_it_names_is_refused_with_the_reason(saved, change, reason):
@@ -146,21 +184,21 @@ def test_a_small_file_that_claims_to_be_a_large_model_is_refused(tmp_path):
     saved = checkpoint_path(tmp_path, 3)
     save_checkpoint(saved, Checkpoint(tiny_vae(), 3, [], {}))
     content, put = content_of(saved)
-    shape = content["weights"]["encoder.line.weight"].shape
-    content["weights"]["encoder.line.weight"] = torch.zeros(()).expand(shape)
+    content["weights"][LINEAR] = torch.zeros(()).expand(content["weights"][LINEAR].shape)
     put(content)
-    with pytest.raises(ValueError, match=r"not all in the file: 'encoder\.line\.weight'"):
+    with pytest.raises(ValueError, match=f"not all in the file: '{LINEAR}'"):
         load_checkpoint(saved)
 
 
-def test_trouble_with_the_disk_is_not_taken_for_damage(saved, monkeypatch):
+def test_trouble_with_the_disk_is_not_taken_for_damage(tmp_path, monkeypatch):
+    save_checkpoint(checkpoint_path(tmp_path, 3), Checkpoint(tiny_vae()))
+
     def failing(*_, **__):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(checkpoint, "_load_pth", failing)
-    monkeypatch.setattr(checkpoint, "_load_safetensors", failing)
+    monkeypatch.setattr(torch, "load", failing)
     with pytest.raises(OSError, match="Input/output error"):
-        load_newest_checkpoint(saved.parent)
+        load_newest_checkpoint(tmp_path)
 
 
 def test_weights_of_another_program_are_refused_as_such(tmp_path):
@@ -244,8 +282,8 @@ def test_a_link_to_nowhere_is_passed_over_like_a_damaged_checkpoint(saved):
 def test_the_training_state_is_kept_once_and_comes_back(tmp_path):
     assert load_training_state(tmp_path) is None
     for epoch in (1, 2):
-        save_training_state(tmp_path, {"run": {}, "epoch": epoch, "optimizer": {"step": torch.tensor(3.0)}})
-    assert load_training_state(tmp_path) == {"run": {}, "epoch": 2, "optimizer": {"step": torch.tensor(3.0)}}
+        save_training_state(tmp_path, {"run": {}, "name": "run-1", "epoch": epoch, "optimizer": {"step": torch.tensor(3.0)}})
+    assert load_training_state(tmp_path) == {"run": {}, "name": "run-1", "epoch": 2, "optimizer": {"step": torch.tensor(3.0)}}
     assert list(tree(tmp_path)) == [STATE_FILE]
 
 

@@ -1,118 +1,118 @@
-import json
+import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tiny import write_tiny_weights
+from tiny import random_pixels, stirred, tiny_vae
 
+from vae_helpers.files import WEIGHTS
 from vae_helpers.models import (
-    INDEX,
-    LATENTS,
-    PRETRAINED,
+    AttentionVAE,
     BaseVAE,
+    Checkpoint,
+    FullGaussian,
     StandardNormal,
-    decode_latents,
+    checkpoint_path,
     load_pretrained,
-    shipped_dogs,
-    to_uint8,
-    write_index,
+    load_prior,
+    save_checkpoint,
+    to_float,
 )
 
-
-@pytest.fixture
-def shipped(tmp_path):
-    return write_tiny_weights(tmp_path)
+VAES = {"vector", "faithful"}
+PRIORS = {"vector_prior", "gaussian", "flow"}
 
 
-def test_what_is_shipped_loads_by_name(shipped):
-    names = set(json.loads((shipped / INDEX).read_text())) - {LATENTS}
-    kinds = {name: type(load_pretrained(name, shipped)).__name__ for name in names}
-    assert kinds == {"faithful": "AttentionVAE", "vector": "VAE", "flow": "LatentFlow", "gaussian": "FullGaussian"}
+def same_weights(a: BaseVAE, b: BaseVAE) -> bool:
+    return all(torch.equal(weight, b.state_dict()[name]) for name, weight in a.state_dict().items())
 
 
-def test_dogs_for_those_without_photos_are_the_examples_then_dreams_that_follow_from_the_seed(shipped):
-    vae, numbers = load_pretrained("vector", shipped), load_file(shipped / f"{LATENTS}.safetensors")
-    dogs = shipped_dogs(30, folder=shipped)
-    assert dogs.shape == (30, 3, 16, 16) and dogs.dtype == torch.uint8
-    assert torch.equal(dogs[:24], to_uint8(decode_latents(vae, numbers["examples"])))
-    assert torch.equal(shipped_dogs(30, folder=shipped), dogs) and torch.equal(shipped_dogs(26, folder=shipped), dogs[:26])
-    other = shipped_dogs(30, seed=1, folder=shipped)
-    assert torch.equal(other[:24], dogs[:24]) and not torch.equal(other[24:], dogs[24:])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_is_loaded_whatever_its_name(tmp_path, suffix):
+    vae = tiny_vae()
+    vae.crop = "box"
+    save_checkpoint(tmp_path / f"mine.{suffix}", Checkpoint(vae))
+    loaded = load_pretrained(str(tmp_path / f"mine.{suffix}"))
+    assert same_weights(loaded, vae) and loaded.crop == "box"
 
 
-def test_dreams_have_the_mean_and_the_covariance_that_are_shipped(shipped):
-    latents = {"mean": torch.tensor([1.0, -2.0, 0.0, 3.0]), "factor": torch.diag(torch.tensor([0.5, 0.1, 1.0, 0.0]))}
-    latents["factor"][2, 0] = 1.0  # the third number follows the first, too
-    save_file(latents | {"examples": torch.zeros(1, 4)}, shipped / f"{LATENTS}.safetensors")
-    write_index(shipped)
-    drawn = []
-
-    def see(vae, z):
-        drawn.append(z)
-        return torch.zeros(len(z), 3, 16, 16)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vae_helpers.pretrained.decode_latents", see)
-        shipped_dogs(20_001, folder=shipped)
-    torch.testing.assert_close(drawn[0][1:].mean(0), latents["mean"], atol=0.05, rtol=0)
-    torch.testing.assert_close(drawn[0][1:].T.cov(), latents["factor"] @ latents["factor"].T, atol=0.05, rtol=0)
+def test_a_folder_stands_for_its_newest_checkpoint_and_its_prior(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train first"):
+        load_pretrained(tmp_path)
+    for epoch in (2, 10):
+        save_checkpoint(checkpoint_path(tmp_path, epoch), Checkpoint(tiny_vae(seed=epoch), epoch))
+    assert same_weights(load_pretrained(tmp_path), tiny_vae(seed=10))
+    with pytest.raises(FileNotFoundError, match=r"prior\.safetensors"):
+        load_prior(tmp_path)
+    FullGaussian((4,)).fit(torch.randn(50, 4)).save(tmp_path / "prior.safetensors")
+    assert isinstance(load_prior(tmp_path), FullGaussian)
 
 
-def test_a_changed_byte_is_noticed(shipped):
-    path = shipped / "flow.safetensors"
+def test_the_name_of_shipped_weights_comes_before_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(checkpoint_path("vector", 1), Checkpoint(tiny_vae()))
+    assert load_pretrained("vector").latent_shape == (128,) and load_pretrained("./vector").latent_shape == (4,)
+
+
+@pytest.mark.parametrize("load", [load_pretrained, load_prior])
+def test_what_means_nothing_is_refused_with_what_there_is(load):
+    with pytest.raises(ValueError, match=r"'cats' .*faithful, flow, gaussian.*vector"):
+        load("cats")
+    with pytest.raises(ValueError, match=r"gone\.pth"):
+        load("models/gone.pth")
+    with pytest.raises(ValueError, match=r"'somebody/dogs'.*hub cannot be loaded yet"):
+        load("somebody/dogs")
+
+
+def test_a_prior_is_no_vae_and_a_vae_no_prior():
+    with pytest.raises(ValueError, match=r"flow.*LatentFlow.*load_prior"):
+        load_pretrained("flow")
+    with pytest.raises(ValueError, match=r"'vector' is a VAE.*load_pretrained"):
+        load_prior("vector")
+    for load in (load_pretrained, load_prior):
+        with pytest.raises(ValueError, match="dog_features"):
+            load("dog_features")
+
+
+def test_a_latent_that_is_a_small_picture_fits_images_of_other_sizes(tmp_path):
+    vae = stirred(AttentionVAE(8, 3, 4, 16))
+    vae.crop = "head"
+    save_checkpoint(tmp_path / "mine.pth", Checkpoint(vae))
+    larger = load_pretrained(tmp_path / "mine.pth", image_size=24)
+    assert (larger.image_size, larger.latent_shape, larger.crop) == (24, (3, 3, 3), "head") and same_weights(larger, vae)
+    assert larger.reconstruct(to_float(random_pixels(1, 24))).shape == (1, 3, 24, 24)
+    save_checkpoint(tmp_path / "other.pth", Checkpoint(tiny_vae()))
+    with pytest.raises(ValueError, match="16 pixels only, not image_size=24"):
+        load_pretrained(tmp_path / "other.pth", image_size=24)
+
+
+def test_a_damaged_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    shutil.copy(WEIGHTS / "vector_prior.safetensors", path)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"flow.safetensors' is not the file that was shipped \(SHA-256"):
-        load_pretrained("flow", shipped)
+    for load in (load_pretrained, load_prior):
+        with pytest.raises(ValueError, match=r"mine\.safetensors.*checksum"):
+            load(path)
 
 
-def test_latents_of_another_shape_than_listed_are_noticed(shipped):
-    index = json.loads((shipped / INDEX).read_text())
-    index["flow"]["latent_shape"] = [8, 7, 7]
-    (shipped / INDEX).write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="'flow' has latents"):
-        load_pretrained("flow", shipped)
-
-
-def test_a_name_that_is_not_shipped_is_refused_with_those_that_are(shipped):
-    with pytest.raises(ValueError, match="faithful, flow, gaussian, vector"):
-        load_pretrained("cats", shipped)
-
-
-def test_a_missing_file_or_folder_is_an_error_that_says_so(shipped, tmp_path):
-    (shipped / "flow.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"flow.safetensors.*lists them"):
-        load_pretrained("flow", shipped)
-    with pytest.raises(ValueError, match="there are none"):
-        load_pretrained("flow", tmp_path / "nowhere")
-
-
-SHAPES = {"vector": (128,), "faithful": (8, 7, 7), "gaussian": (8, 7, 7), "flow": (8, 7, 7)}
-
-
-def test_the_project_ships_these_weights_a_card_that_names_them_and_no_more_than_it_should():
-    files = sorted(PRETRAINED.glob("*.safetensors"))
-    assert {path.stem for path in files} == set(json.loads((PRETRAINED / INDEX).read_text())) == {*SHAPES, LATENTS}
-    card = (PRETRAINED / "README.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in card for name in (*SHAPES, LATENTS))
+def test_the_package_ships_these_weights_a_card_that_names_them_and_no_more_than_it_should():
+    files = sorted(WEIGHTS.glob("*.safetensors"))
+    assert {path.stem for path in files} == VAES | PRIORS | {"dog_features"}
+    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{path.stem}`" in card for path in files)
     assert sum(path.stat().st_size for path in files) <= 60e6
-    assert not [path for path in PRETRAINED.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    assert not [path for path in WEIGHTS.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
 
 
-def test_a_thousand_different_photos_are_named_as_unseen():
-    assert len(set((PRETRAINED / "unseen.txt").read_text().split())) == 1000
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_shipped_weights_make_pictures(name):
-    shipped = load_pretrained(name)
-    assert shipped.latent_shape == SHAPES[name]
-    vae, prior = (
-        (shipped, StandardNormal(SHAPES[name])) if isinstance(shipped, BaseVAE) else (load_pretrained("faithful"), shipped)
-    )
+@pytest.mark.parametrize(
+    ("name", "prior"), [("vector", ""), ("vector", "vector_prior"), ("faithful", "gaussian"), ("faithful", "flow")]
+)
+def test_shipped_weights_make_pictures(name, prior):
+    vae = load_pretrained(name)
+    source = load_prior(prior) if prior else StandardNormal(vae.latent_shape)
     with torch.no_grad():
-        pictures = vae.decode(prior.sample(2, torch.Generator().manual_seed(0)))
+        pictures = vae.decode(source.sample(2, generator=torch.Generator().manual_seed(0)))
     assert pictures.shape == (2, 3, 56, 56) and pictures.isfinite().all()
     assert (pictures.flatten(1).std(1) > 0.05).all() and (pictures[0] - pictures[1]).abs().mean() > 0.05
 
@@ -121,11 +121,5 @@ def test_shipped_weights_give_back_a_picture_that_they_never_saw():
     ramp = torch.linspace(-0.8, 0.8, 56)
     x = torch.stack([ramp.expand(56, 56), ramp.view(56, 1).expand(56, 56), torch.zeros(56, 56)])[None]
     with torch.no_grad():
-        errors = {name: (load_pretrained(name).reconstruct(x) - x).square().mean().item() for name in ("vector", "faithful")}
+        errors = {name: (load_pretrained(name).reconstruct(x) - x).square().mean().item() for name in VAES}
     assert errors["faithful"] < 0.02 and errors["vector"] < 0.1
-
-
-def test_the_dogs_that_are_shipped_are_pictures_with_something_in_them():
-    dogs = shipped_dogs(64).float() / 255
-    detail = (dogs[..., 1:] - dogs[..., :-1]).abs().mean((1, 2, 3))
-    assert dogs.shape == (64, 3, 56, 56) and (detail > 0.005).all() and dogs.flatten(1).std(1).min() > 0.05
