@@ -20,7 +20,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.utils import make_grid, save_image
 
-from vae_helpers.config import best_device, dogs_wanted, folders, use_bfloat16
+from vae_helpers.config import best_device, dogs_wanted, folders
 from vae_helpers.data import find_images, load_images, resolve_source, split_dataset, split_validation
 from vae_helpers.evaluation import LinearVAE, evaluate_vae
 from vae_helpers.models import (
@@ -31,6 +31,7 @@ from vae_helpers.models import (
     decode_latents,
     encode_images,
     to_float,
+    use_bfloat16,
     vae_loss,
 )
 from vae_helpers.training import TrainingSettings, fit, update_ema
@@ -120,7 +121,7 @@ def naive(quick: bool) -> dict:
         if turn:  # the first warms up
             ours.append(history[0]["images_per_second"])
             usual.append(speed)
-    big = AttentionVAE(**FULL_WIDTH)
+    big = AttentionVAE(**({} if quick else FULL_WIDTH))
     return {
         "fit": statistics.median(ours),
         "same_network": statistics.median(usual),
@@ -131,9 +132,9 @@ def naive(quick: bool) -> dict:
     }
 
 
-def bare_steps(vae: BaseVAE, x: torch.Tensor, n_steps: int) -> float:
+def bare_steps(vae: BaseVAE, x: torch.Tensor, n_steps: int, precision: str) -> float:
     """Images per second of what `fit` computes in a step (forward, loss, backward, clipping, Adam, average), batch ready."""
-    device, bf16 = x.device, use_bfloat16(x.device)
+    device, bf16 = x.device, use_bfloat16(x.device, precision)
     vae.to(device=device, memory_format=torch.channels_last)
     average = copy.deepcopy(vae)
     optimizer = torch.optim.Adam(vae.parameters(), fused=True)
@@ -170,19 +171,17 @@ def network(make: Callable[[], BaseVAE], n_images: int, **changed: object) -> Ca
         x = to_float(pixels[: settings.batch_size], best_device()).contiguous(memory_format=torch.channels_last)
         result = {"batch_size": settings.batch_size, "flops_per_image": flops_per_image(make())}
         result["parameters"] = sum(weight.numel() for weight in make().parameters())
-        for precision, switch in (("as_it_comes", None), ("bf16_off", "0")):
-            with_environment("VAE_BF16", switch)
+        for key, precision in (("as_it_comes", "auto"), ("bf16_off", "float32")):
             epochs, bare = [], []
             for turn in range(1 + (1 if quick else TURNS)):
-                history = fit(make(), pixels, pixels[:8], settings)
-                speed = bare_steps(make(), x, max(1, len(pixels) // len(x)))
+                history = fit(make(), pixels, pixels[:8], settings, precision=precision)
+                speed = bare_steps(make(), x, max(1, len(pixels) // len(x)), precision)
                 if turn:  # the first warms up
                     epochs.append(history[0]["images_per_second"])
                     bare.append(speed)
-            result[precision] = {"bf16": use_bfloat16(best_device())}
-            result[precision] |= {"epoch": statistics.median(epochs), "bare_step": statistics.median(bare)}
-            result[precision]["data_path"] = statistics.median(b / e - 1 for b, e in zip(bare, epochs, strict=True))
-        with_environment("VAE_BF16", None)
+            result[key] = {"bf16": use_bfloat16(best_device(), precision)}
+            result[key] |= {"epoch": statistics.median(epochs), "bare_step": statistics.median(bare)}
+            result[key]["data_path"] = statistics.median(b / e - 1 for b, e in zip(bare, epochs, strict=True))
         unit = 1e9 if sys.platform == "darwin" else 1e6  # bytes there, kilobytes elsewhere
         result["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         vae, seen = make().to(best_device()).eval(), pixels[: n_images // 4]
@@ -197,17 +196,6 @@ def network(make: Callable[[], BaseVAE], n_images: int, **changed: object) -> Ca
         return result
 
     return part
-
-
-_AS_CALLED = dict(os.environ)
-
-
-def with_environment(name: str, value: str | None) -> None:
-    """Set a variable, or put it back to what the benchmark was called with."""
-    value = _AS_CALLED.get(name) if value is None else value
-    os.environ.pop(name, None)
-    if value is not None:
-        os.environ[name] = value
 
 
 def start(quick: bool) -> dict:
@@ -315,11 +303,10 @@ def scale(n_images: int) -> Callable[[bool], dict]:
 
 def curve(quick: bool) -> dict:
     """Training losses of a few epochs in float32, to compare one device with another."""
-    with_environment("VAE_BF16", "0")
     pixels = load_images(folders().train, cache_dir=folders().cache).pixels[: 64 if quick else 1024]
     torch.manual_seed(0)
     settings = TrainingSettings(epochs=2 if quick else 4)
-    return {"train_loss": [record["train_loss"] for record in fit(VAE(), pixels, pixels[:64], settings)]}
+    return {"train_loss": [record["train_loss"] for record in fit(VAE(), pixels, pixels[:64], settings, precision="float32")]}
 
 
 def gpu(quick: bool) -> dict:
@@ -328,18 +315,16 @@ def gpu(quick: bool) -> dict:
         return {}
     result, pixels = {}, load_images(folders().train, cache_dir=folders().cache).pixels
     pixels = pixels.repeat(-(-16_463 // len(pixels)), 1, 1, 1)[: 512 if quick else 16_463]
-    with_environment("VAE_COMPILE", "1")
     epochs = 3 if quick else 101
     for batch_size in (32, 256):
-        history = fit(VAE(), pixels, pixels[:64], TrainingSettings(epochs=epochs, batch_size=batch_size))
+        history = fit(VAE(), pixels, pixels[:64], TrainingSettings(epochs=epochs, batch_size=batch_size), compile=True)
         seconds = [record["seconds"] for record in history[1:]]  # the first compiles
         result[f"100_epochs_batch_{batch_size}_seconds"] = 100 * sum(seconds) / len(seconds)
     few = pixels[: 256 if quick else 200 * 128]
     few = few.repeat(-(-200 * 128 // len(few)), 1, 1, 1)[: 256 if quick else 200 * 128]
-    history = fit(AttentionVAE(**FULL_WIDTH), few, few[:64], TrainingSettings(epochs=2, batch_size=128))
+    history = fit(AttentionVAE(**FULL_WIDTH), few, few[:64], TrainingSettings(epochs=2, batch_size=128), compile=True)
     result["attention_images_per_second"] = history[-1]["images_per_second"]
     result["attention_flops_per_image"] = flops_per_image(AttentionVAE(**FULL_WIDTH))
-    with_environment("VAE_COMPILE", None)
     result["curve_here"] = curve(quick)["train_loss"]
     command = [sys.executable, str(Path(__file__).with_name("bench.py")), "--part", "curve", *(["--quick"] if quick else [])]
     subprocess.run(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=True)

@@ -23,7 +23,7 @@ def test_the_benchmark_runs_and_its_table_has_a_figure_for_everything(tmp_path):
         "| spatial (",
         "| attention (",
         "| naive loop, the same network |",
-        "| naive loop, its usual network (84M parameters",
+        "| naive loop, its usual network (",
         "| validation loss, z sampled, falls below probabilistic PCA's |",
         "| the same model, on test |",
         "until its first step, cache warm |",

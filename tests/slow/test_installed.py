@@ -15,8 +15,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def installed(tmp_path, wheel) -> Path:  # noqa: F811
-    """The Python of a virtual environment with nothing but the wheel in it. Its path file leads to the dependencies; those of the folder
-    that it names are not read, so this project's editable installation is not seen."""
+    """The Python of a virtual environment with nothing but the wheel in it.
+
+    Its path file leads to the dependencies. Path files in the folder that it names are not read, so this project's editable
+    installation is not seen.
+    """
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     python = venv / ("Scripts" if os.name == "nt" else "bin") / Path(sys.executable).name
@@ -45,7 +48,7 @@ def test_the_wheel_alone_gives_the_public_names_the_weights_and_the_command(inst
     code = f"from vae_helpers import {', '.join(PUBLIC)}; import vae_helpers; print(vae_helpers.__file__); "
     assert str(tmp_path / "venv") in run(str(python), "-c", code + "load_pretrained('vector').sample(1)")
     vae_helpers = str(python.with_name("vae-helpers"))
-    run(vae_helpers, "split", str(photos))
+    run(vae_helpers, "split", str(photos), "--test-size", "0.5")
     run(vae_helpers, "train", "--epochs", "1", "--latent-dim", "4", "--image-size", "16")
     run(vae_helpers, "evaluate")
     run(vae_helpers, "sample", "--model", "vector", "-n", "2", "--out", "new")

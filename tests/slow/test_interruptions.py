@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open
 
 from vae_helpers.config import folders
-from vae_helpers.data import COLLECTIONS, Archive, fetch_photos, load_images, split_dataset, write_toy_dogs
+from vae_helpers.data import COLLECTIONS, fetch_photos, load_images, split_dataset, write_toy_dogs
 from vae_helpers.models import list_checkpoints, load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ KILLS = {splitting: 7, caching: 8, training: 6, downloading: 8}
 SECONDS = 60  # more than any of them takes
 
 WARM = multiprocessing.get_context("forkserver")  # to import torch anew for each of them would take most of the time
-WARM.set_forkserver_preload(["pytest", "pooch", "requests", "torch._dynamo", "vae_helpers.data", "vae_helpers.train"])
+WARM.set_forkserver_preload(["pytest", "pooch", "requests", "torch._dynamo", "vae_helpers.data", "vae_helpers.training.loop"])
 
 
 def write_slowly(path, content, pause):
@@ -144,10 +144,10 @@ def source(tmp_path_factory):
     with ThreadingHTTPServer(("127.0.0.1", 0), SlowHandler) as server:
         server.files = files
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        archives = [
-            Archive(f"http://127.0.0.1:{server.server_port}{name}", f"sha256:{hashlib.sha256(content).hexdigest()}")
+        archives = {
+            f"http://127.0.0.1:{server.server_port}{name}": f"sha256:{hashlib.sha256(content).hexdigest()}"
             for name, content in files.items()
-        ]
+        }
         yield dogs, COLLECTIONS["stanford-dogs"]._replace(archives=archives)
         server.shutdown()
 

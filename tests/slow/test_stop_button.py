@@ -12,8 +12,7 @@ pytestmark = pytest.mark.slow
 
 PREPARE = """
 import torch
-from vae_helpers.model import VAE
-from vae_helpers.train import TrainingSettings, fit
+from vae_helpers import VAE, TrainingSettings, fit
 torch.manual_seed(0)
 pixels = torch.randint(0, 256, (96, 3, 16, 16), dtype=torch.uint8)
 settings = TrainingSettings(epochs=40, batch_size=4)

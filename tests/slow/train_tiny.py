@@ -17,7 +17,7 @@ torch.manual_seed(int(os.environ.get("RANK", 0)))  # the weights of the first pr
 vae = VAE(latent_dim=4, widths=(8, 8, 8), image_size=16)
 images = torch.randint(0, 256, (48, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 settings = TrainingSettings(  # 7: no half of it is whole
-    epochs=epochs, batch_size=7, calibrated=True, average=0.9, shift=1, free_bits=0.02
+    epochs=epochs, batch_size=7, calibrated=True, ema_decay=0.9, max_shift=1, free_bits=0.02
 )
 
 
@@ -26,6 +26,6 @@ def on_epoch(vae: VAE, record: dict) -> None:
         os._exit(1)
 
 
-history = fit(vae, images[:32], images[32:], settings, folder, on_epoch)
+history = fit(vae, images[:32], images[32:], settings, folder, on_epoch, precision="float32")
 processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 print(f"finished in {processes} processes\n", end="", flush=True)
