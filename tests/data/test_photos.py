@@ -23,7 +23,6 @@ from vae_helpers.config import Folders
 from vae_helpers.data import (
     BOXES,
     COLLECTIONS,
-    Archive,
     breeds_of,
     ensure_split,
     fetch_photos,
@@ -163,11 +162,11 @@ class Handler(BaseHTTPRequestHandler):
 def moved(name: str, port: int, files: dict[str, bytes]):
     """A collection whose archives are these files on a port of this machine."""
 
-    def archive(published: Archive) -> Archive:
-        kind, file = published.checksum.partition(":")[0], published.url.rpartition("/")[2]
-        return Archive(f"http://127.0.0.1:{port}/{name}/{file}", f"{kind}:{hashlib.new(kind, files[file]).hexdigest()}")
-
-    return COLLECTIONS[name]._replace(archives=list(map(archive, COLLECTIONS[name].archives)))
+    archives = {}
+    for url, checksum in COLLECTIONS[name].archives.items():
+        kind, file = checksum.partition(":")[0], url.rpartition("/")[2]
+        archives[f"http://127.0.0.1:{port}/{name}/{file}"] = f"{kind}:{hashlib.new(kind, files[file]).hexdigest()}"
+    return COLLECTIONS[name]._replace(archives=archives)
 
 
 @pytest.fixture

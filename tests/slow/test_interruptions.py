@@ -163,7 +163,7 @@ def contents(folder):
                 return repr(sorted(file.metadata().items())).encode() + file.get_tensor("pixels").numpy().tobytes()
         if path.suffix == ".pth":
             saved = torch.load(path, weights_only=True)
-            return b"".join(tensor.numpy().tobytes() for tensor in saved.get("weights", saved.get("learner")).values())
+            return b"".join(tensor.numpy().tobytes() for tensor in saved.get("weights", saved.get("model")).values())
         return path.read_bytes()
 
     return {str(path.relative_to(folder)): hashlib.sha256(content(path)).hexdigest() for path in folder.rglob("*")}

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "duplicates": ["Pair", "find_duplicates", "group_duplicates"],
         "folders": ["MANIFEST", "find_images", "read_manifest"],
         "images": ["DogImages", "decode_image", "load_images", "split_validation"],
-        "photos": ["Archive", "COLLECTIONS", "ensure_split", "fetch_photos", "resolve_source", "unpack"],
+        "photos": ["COLLECTIONS", "ensure_split", "fetch_photos", "resolve_source", "unpack"],
         "split": ["split_dataset"],
         "toy_dogs": ["CATEGORICAL", "CONTINUOUS", "FACTORS", "draw_dog", "read_factors", "sample_factors", "write_toy_dogs"],
     },

@@ -32,18 +32,11 @@ ABOUT = "ABOUT.txt"  # beside photos that were fetched: whose they are; the last
 NOT_A_JPEG = "n02105855_2933.jpg"  # the one file of Stanford Dogs that is not what its name says: a PNG
 
 
-class Archive(NamedTuple):
-    """A tar file: where it is published, and its checksum as "sha256:..." or "md5:..."."""
-
-    url: str
-    checksum: str
-
-
 class Collection(NamedTuple):
-    """Photos that have a name. about: what they are, whose, and on what terms. arrange: (unpacked, target) -> boxes; moves
-    the images to target/<breed>/."""
+    """Photos that have a name. archives: where their tar files are published -> "md5:..." or "sha256:...". about: what they
+    are, whose, and on what terms. arrange: (unpacked, target) -> boxes; moves the images to target/<breed>/."""
 
-    archives: list[Archive]
+    archives: dict[str, str]
     about: str
     arrange: Callable[[Path, Path], dict[str, Box]]
 
@@ -97,8 +90,8 @@ def fetch_photos(name: str, photos_dir: Path) -> Path:
                 raise FileExistsError(f"{str(folder)!r} is in the way and was not fetched: move it away")
             print(f"Fetching {name}, once. {collection.about}")
             shutil.rmtree(making, ignore_errors=True)
-            for archive in collection.archives:
-                unpack(_download(archive, downloads), making / "unpacked")
+            for url, checksum in collection.archives.items():
+                unpack(_download(url, checksum, downloads), making / "unpacked")
             whole = making / "whole"
             boxes = collection.arrange(making / "unpacked", whole)
             (whole / BOXES).write_text(json.dumps(boxes), encoding="utf-8")
@@ -112,11 +105,11 @@ def fetch_photos(name: str, photos_dir: Path) -> Path:
     return folder
 
 
-def _download(archive: Archive, folder: Path) -> Path:
+def _download(url: str, checksum: str, folder: Path) -> Path:
     import pooch  # here, since most readers never need it
 
-    path = folder / archive.url.rpartition("/")[2]
-    fetcher = pooch.create(folder, "", registry={path.name: archive.checksum}, urls={path.name: archive.url})
+    path = folder / url.rpartition("/")[2]
+    fetcher = pooch.create(folder, "", registry={path.name: checksum}, urls={path.name: url})
     fetcher.retry_if_failed = RETRIES
     # a server may not unpack on its way what is to be compared with a checksum
     get = pooch.HTTPDownloader(progressbar=True, headers={"Accept-Encoding": "identity"})
@@ -124,8 +117,8 @@ def _download(archive: Archive, folder: Path) -> Path:
         return Path(fetcher.fetch(path.name, downloader=get))
     except (OSError, ValueError) as error:
         raise OSError(
-            f"could not fetch {archive.url}, tried {RETRIES + 1} times: {error}. Run the same again when it can be reached, "
-            f"or put the file at {str(path)!r} yourself; its checksum is {archive.checksum}"
+            f"could not fetch {url}, tried {RETRIES + 1} times: {error}. Run the same again when it can be reached, "
+            f"or put the file at {str(path)!r} yourself; its checksum is {checksum}"
         ) from error
 
 
@@ -163,8 +156,8 @@ def _arrange_stanford(unpacked: Path, target: Path) -> dict[str, Box]:
     for path in target.rglob(NOT_A_JPEG):
         path.unlink()
         print(f"Set aside: {path.relative_to(target).as_posix()}, a PNG by another name.")
-    found = {name: _largest_box((unpacked / "Annotation" / name).with_suffix("")) for name in find_images(target)}
-    return {name: box for name, box in found.items() if box}
+    boxes = {name: _largest_box((unpacked / "Annotation" / name).with_suffix("")) for name in find_images(target)}
+    return {name: box for name, box in boxes.items() if box}
 
 
 def _largest_box(notes: Path) -> Box | None:
@@ -206,19 +199,19 @@ _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 _STANFORD = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 COLLECTIONS = {
     "oxford-pets": Collection(
-        [
-            Archive(_OXFORD + "images.tar.gz", "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c"),
-            Archive(_OXFORD + "annotations.tar.gz", "md5:95a8c909bbe2e81eed6a22bccdf3f68f"),
-        ],
+        {
+            _OXFORD + "images.tar.gz": "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            _OXFORD + "annotations.tar.gz": "md5:95a8c909bbe2e81eed6a22bccdf3f68f",
+        },
         "The dogs of the Oxford-IIIT Pet Dataset, 25 breeds. Licence: CC BY-SA 4.0; the photos' owners keep their rights. "
         "Cite: O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, Cats and Dogs, CVPR 2012.",
         _arrange_oxford,
     ),
     "stanford-dogs": Collection(
-        [
-            Archive(_STANFORD + "images.tar", "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58"),
-            Archive(_STANFORD + "annotation.tar", "sha256:662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd"),
-        ],
+        {
+            _STANFORD + "images.tar": "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
+            _STANFORD + "annotation.tar": "sha256:662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd",
+        },
         "Stanford Dogs, 20,580 photos of 120 breeds out of ImageNet: for research and teaching, not for trade; the photos' "
         "owners keep their rights. Cite: A. Khosla, N. Jayadevaprakash, B. Yao, L. Fei-Fei, Novel Dataset for Fine-Grained "
         "Image Categorization, FGVC workshop at CVPR 2011; J. Deng and others, ImageNet, CVPR 2009.",

@@ -46,17 +46,13 @@ def sample_factors(n: int, seed: int = 0) -> list[dict[str, float | str]]:
 
     The first rows do not depend on `n`. Continuous values are rounded to 4 digits, as `factors.csv` holds them.
     """
-    rng = np.random.default_rng(seed)
-    rows = []
-    for uniform in rng.random((n, len(FACTORS))):
-        row: dict[str, float | str] = {}
-        for u, (name, span) in zip(uniform, FACTORS.items(), strict=True):
-            if name in CATEGORICAL:
-                row[name] = span[int(u * len(span))]
-            else:
-                row[name] = round(float(span[0] + u * (span[1] - span[0])), 4)
-        rows.append(row)
-    return rows
+    uniform = np.random.default_rng(seed).random((n, len(FACTORS)))
+    return [{name: _value(u, span) for u, (name, span) in zip(row, FACTORS.items(), strict=True)} for row in uniform]
+
+
+def _value(u: float, span: tuple) -> float | str:
+    """What is at `u`, from 0 to 1, of a factor's range or words."""
+    return span[int(u * len(span))] if isinstance(span[0], str) else round(float(span[0] + u * (span[1] - span[0])), 4)
 
 
 def _rgb(hue: float, saturation: float, lightness: float) -> tuple[int, int, int]:
@@ -68,21 +64,6 @@ def _ellipse(x: float, y: float, rx: float, ry: float, power: float = 2.0) -> np
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([x + rx * np.sign(c) * np.abs(c) ** (2 / power), y + ry * np.sign(s) * np.abs(s) ** (2 / power)], 1)
-
-
-def _ear(side: int, base: np.ndarray, length: float, point: float, width: float) -> np.ndarray:
-    """Outline of one ear, (34, 2): a bent centre line whose tip hangs (point 0) or stands (point 1)."""
-    rise = np.array([side * (0.46 - 0.19 * point), -(0.10 + 0.57 * point)]) * length
-    lean = np.radians(92 - 177 * point)  # where the tip goes: straight down, outward, then up
-    tip = base + rise + np.array([side * np.cos(lean) * (0.60 - 0.40 * point), np.sin(lean)]) * length * 0.85
-    t = np.linspace(0, 1, 17)[:, None]
-    line = (1 - t) ** 2 * base + 2 * t * (1 - t) * (base + rise) + t**2 * tip
-    tangent = np.gradient(line, axis=0)
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
-    round_end = np.sqrt(np.clip(1 - (np.clip(t - 0.55, 0, None) / 0.45) ** 2, 0, 1)) * (0.75 + 0.35 * t)
-    taper = (1 - t) ** 0.8 * 1.25
-    half_width = width * ((1 - point) * round_end + point * taper)
-    return np.concatenate([line + normal * half_width, (line - normal * half_width)[::-1]])
 
 
 def draw_dog(factors: dict[str, float | str], pixels: int = 112) -> Image.Image:
@@ -137,7 +118,8 @@ class _Painter:
         self.polygon(_ellipse(-0.10 * turn, 2.05, 1.18, 1.35, 2.6), self.shade, tilted=False)
         self.polygon(_ellipse(-0.04 * turn, 2.15, 0.55, 1.15), self.pale, tilted=False)
         for side in (-1, 1):
-            base, ear = self.ear(side, 0.66, -0.62, 0.34)
+            base = np.array([side * f["head_width"] * 0.66 - 0.08 * turn, -0.62])
+            ear = self.ear(side, base, 0.34)
             self.polygon(ear, self.dark)
             if f["ear_point"] > 0.35:  # the inside of an ear shows once it stands
                 inner = base + (ear - base) * (0.30 + 0.35 * f["ear_point"]) + np.array([0, -0.06])
@@ -145,17 +127,27 @@ class _Painter:
         self.polygon(self.head(), self.coat)
         if f["ear_point"] < 0.5:  # floppy ears hang over the head
             for side in (-1, 1):
-                self.polygon(self.ear(side, 0.72, -0.66, 0.32)[1], self.dark)
+                base = np.array([side * f["head_width"] * 0.72 - 0.08 * turn, -0.66])
+                self.polygon(self.ear(side, base, 0.32), self.dark)
 
     def head(self) -> np.ndarray:
         outline = _ellipse(0, 0, self.f["head_width"], 0.98, 2.35)
         outline[:, 0] *= 1 + 0.10 * outline[:, 1]  # cheeks
         return outline
 
-    def ear(self, side: int, x: float, y: float, width: float) -> tuple[np.ndarray, np.ndarray]:
-        """(where it is attached, its outline)"""
-        base = np.array([side * self.f["head_width"] * x - 0.08 * self.turn, y])
-        return base, _ear(side, base, self.f["ear_length"], self.f["ear_point"], width)
+    def ear(self, side: int, base: np.ndarray, width: float) -> np.ndarray:
+        """Outline of one ear, (34, 2), attached at `base`: a bent centre line whose tip hangs (ear_point 0) or stands (1)."""
+        length, point = self.f["ear_length"], self.f["ear_point"]
+        rise = np.array([side * (0.46 - 0.19 * point), -(0.10 + 0.57 * point)]) * length
+        lean = np.radians(92 - 177 * point)  # where the tip goes: straight down, outward, then up
+        tip = base + rise + np.array([side * np.cos(lean) * (0.60 - 0.40 * point), np.sin(lean)]) * length * 0.85
+        t = np.linspace(0, 1, 17)[:, None]
+        line = (1 - t) ** 2 * base + 2 * t * (1 - t) * (base + rise) + t**2 * tip
+        tangent = np.gradient(line, axis=0)
+        normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
+        round_end = np.sqrt(np.clip(1 - (np.clip(t - 0.55, 0, None) / 0.45) ** 2, 0, 1)) * (0.75 + 0.35 * t)
+        half_width = width * ((1 - point) * round_end + point * (1 - t) ** 0.8 * 1.25)
+        return np.concatenate([line + normal * half_width, (line - normal * half_width)[::-1]])
 
     def paint_patches(self) -> None:
         hue, light, bare = self.f["coat_hue"], self.f["coat_lightness"], self.image.copy()
