@@ -20,13 +20,11 @@ from typing import IO
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from safetensors import safe_open
-from safetensors.torch import save_file
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..files import atomic_write, read_file, reason, remove_stale_temp_files, temp_prefix
+from ..files import atomic_write, read_file, reason, remove_stale_temp_files
 from .crops import BOX_OF, BOXES, Box, Crop, check_crop, read_boxes, square_around
 from .folders import file_stamp, names_to_read, read_manifest, report_unreadable
 
@@ -128,7 +126,7 @@ def load_images(
     check_crop(crop, any("head" in marks for marks in boxes.values()))
     boxes = {name: boxes.get(name, {}).get(BOX_OF.get(crop)) for name in names}
     signature = _digest([_DECODER, image_size, crop, [(name, *file_stamp(folder / name), box) for name, box in boxes.items()]])
-    place = f"{folder.name}-{_digest([str(folder), image_size, limit, crop])[:16]}.safetensors"
+    place = f"{folder.name}-{_digest([str(folder), image_size, limit, crop])[:16]}.npy"
     cache = Path(cache_dir, place) if cache_dir is not None else None
     stored = _read_cache(cache, signature)
     if stored is None:
@@ -200,24 +198,22 @@ def _nameless_file(folder: str | Path | None) -> IO[bytes]:
 
 def _read_cache(cache: Path | None, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:
     try:
-        with safe_open(cache, "pt") as file:
-            names, skipped = json.loads(file.metadata()[signature])
-            return file.get_tensor("pixels"), names, skipped
+        pixels = np.load(cache, mmap_mode="c")
+        with cache.open("rb") as file:
+            file.seek(pixels.offset + pixels.nbytes)
+            names, skipped = json.load(file)[signature]
     except Exception:  # there is none, or of other files, or it is damaged: it is made again
         return None
+    return torch.from_numpy(pixels), names, skipped
 
 
 def _write_cache(cache: Path, signature: str, pixels: Tensor, names: list[str], skipped: dict[str, str]) -> None:
-    """Keep decoded images for the next time, or warn that they cannot be kept."""
+    """Keep decoded images for the next time, a .npy file with names at its end, or warn that they cannot be kept."""
     try:
         remove_stale_temp_files(cache.parent)
-        # save_file leaves a file of its own when it is killed: in a folder that `remove_stale_temp_files` knows
-        with (
-            atomic_write(cache, size=pixels.numel()) as partial,
-            tempfile.TemporaryDirectory(dir=cache.parent, prefix=temp_prefix(), suffix=".partial") as own,
-        ):
-            save_file({"pixels": pixels}, Path(own, "pixels"), metadata={signature: json.dumps([names, skipped])})
-            Path(own, "pixels").replace(partial)
+        with atomic_write(cache, size=pixels.numel()) as partial, partial.open("wb") as file:
+            np.save(file, pixels.numpy())
+            file.write(json.dumps({signature: [names, skipped]}).encode())
     except OSError as error:
         warnings.warn(f"images are not kept for the next time: {error}", stacklevel=3)
 
