@@ -36,33 +36,37 @@ def fit_flow(
     "auto" for bfloat16 where the machine has units for it. on_report: called fifty times with step, seconds and loss (the
     average since the last call) while the weights of `flow` are the moving average, as after training. Returns `flow`.
 
-    Everything random follows from `seed`; torch's global generators are left as they were. Raises ValueError for latents that
-    do not fit or are not finite, FloatingPointError when the gradient stays NaN or infinite.
+    Everything random follows from `seed` (on Apple's MPS, all but dropout), and torch's global generators are left as they
+    were. Raises ValueError for latents that do not fit or are not finite, FloatingPointError when the gradient stays NaN or
+    infinite.
     """
     device = flow.mean.device
     mu, std = (x.to(device) for x in flow.check_latents(mu, std))
     flow.set_statistics(mu, std)
     learner, generator = copy.deepcopy(flow).train(), torch.Generator(device).manual_seed(seed)
     optimizer = torch.optim.AdamW(learner.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    started, step, progress, reports, losses, finite = time.perf_counter(), 0, 0.0, 0, [], False
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)  # of dropout, which takes no generator
+    started, step, progress, reports, losses, any_finite = time.perf_counter(), 0, 0.0, 0, [], False
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_cuda else []):  # for dropout, which takes no other generator
+        (torch.cuda.default_generators[device.index] if on_cuda else torch.default_generator).manual_seed(seed)
         while progress < 1:
-            factor = learning_rate_factor(step, step / progress if progress else steps, warmup=500)
-            optimizer.param_groups[0]["lr"] = learning_rate * factor
+            total = step / progress if progress else steps
+            optimizer.param_groups[0]["lr"] = learning_rate * learning_rate_factor(step, total, warmup=500)
             chosen = torch.randint(len(mu), (batch_size,), generator=generator, device=device)
             eps, noise = torch.randn(2, *mu[chosen].shape, generator=generator, device=device)
             t = torch.randn(batch_size, generator=generator, device=device).sigmoid()  # most often the middle
             with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device, precision)):
                 loss = learner.loss(mu[chosen] + std[chosen] * eps, t, noise)
-            finite |= optimizer_step(loss, optimizer, learner.parameters())
+            any_finite |= optimizer_step(loss, optimizer, learner.parameters())
             update_ema(flow, learner, step, EMA_DECAY)
-            step, losses = step + 1, [*losses, loss.detach()]
+            step += 1
             progress = max(step / steps, (time.perf_counter() - started) / seconds)
-            if on_report is not None and (due := int(50 * min(1, progress))) > reports:
-                mean_loss = float(torch.stack(losses).mean())
-                on_report({"step": step, "seconds": time.perf_counter() - started, "loss": mean_loss})
+            losses.append(loss.detach())
+            if (due := int(50 * min(1, progress))) > reports:
+                figures = {"step": step, "seconds": time.perf_counter() - started, "loss": torch.stack(losses).mean().item()}
+                if on_report is not None:
+                    on_report(figures)
                 reports, losses = due, []
-    if not finite:
+    if not any_finite:
         raise FloatingPointError(f"the gradient was NaN or infinite in all {step} steps: lower learning_rate={learning_rate}")
     return flow
