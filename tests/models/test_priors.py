@@ -156,7 +156,13 @@ def test_a_full_gaussian_has_the_mean_and_covariance_of_its_latents_and_draws_fr
     torch.testing.assert_close(prior.scale_tril @ prior.scale_tril.T, covariance, atol=1e-3, rtol=1e-3)
     assert ((drawn.mean(0) - flat.mean(0)).abs() < 5 * spread * (1 / 50_000) ** 0.5).all()
     assert ((drawn.T.cov() - covariance).abs() < 5 * torch.outer(spread, spread) * (2 / 50_000) ** 0.5).all()
-    assert FullGaussian(SHAPE).fit(z[:4]).sample(3).isfinite().all()  # fewer latents than numbers
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+@pytest.mark.parametrize("z", [correlated(4), torch.ones(4, *SHAPE)], ids=["fewer latents than numbers", "all the same"])
+def test_directions_without_width_do_no_harm(build, z):
+    for std in (None, torch.zeros_like(z)):
+        assert learn(build(SHAPE), z, std).sample(3, seeded(0)).isfinite().all()
 
 
 @pytest.mark.parametrize("n_components", [1, 2])

@@ -86,13 +86,13 @@ class GaussianMixture(Prior):
 
         The covariance of draws from posteriors is that of their means, plus the mean of their variances. With the root of that
         mean as the unit of each number, it is 1: scikit-learn adds as much (`reg_covar`) to every covariance that it estimates.
-        (Of several components, all that may be drawn from one posterior goes to each in the same share.)
+        (Of several components, all that may be drawn from one posterior goes to each in the same share.) A millionth of the
+        means' variance is added, too, since fewer latents than numbers leave directions without width.
         Raises ValueError for latents of another shape, NaN or infinite ones.
         """
         means, stds = (x.flatten(1).cpu().double() for x in self.check_latents(mu, std))
-        unit, added = (means.std(0), 1e-6) if std is None else (stds.square().mean(0).sqrt(), 1.0)
-        unit = unit.clamp(min=1e-6)  # fewer latents than numbers leave directions without width
-        em = sklearn.mixture.GaussianMixture(self.n_components, covariance_type="tied", random_state=0, reg_covar=added)
+        unit = (stds.square().mean(0) + 1e-6 * means.var(0)).sqrt().clamp(min=1e-9)
+        em = sklearn.mixture.GaussianMixture(self.n_components, covariance_type="tied", random_state=0, reg_covar=1.0)
         em.fit((means / unit).numpy())
         self.weights, self.means = torch.from_numpy(em.weights_).float(), (torch.from_numpy(em.means_) * unit).float()
         self.scale_tril = (unit[:, None] * torch.linalg.cholesky(torch.from_numpy(em.covariances_))).float().contiguous()
