@@ -28,10 +28,10 @@ class ExplorerPanel(widgets.VBox):
         self.photo, self.other = _image(MEDIUM), _image(MEDIUM)
         self.pages = self._on_change(widgets.Dropdown(options=pages), self.choose_directions)
         self.sliders = [self._slider(lambda place, k=k: self.slide(k, place)) for k in range(N_SLIDERS)]
-        self.labels = [widgets.HTML() for _ in range(N_SLIDERS)]
+        self.labels = [widgets.HTML(layout={"width": "250px"}) for _ in range(N_SLIDERS)]
         self.ends = [_image(SMALL) for _ in range(2 * N_SLIDERS)]  # low and high, slider by slider
         self.morph_slider = self._slider(lambda place: self.morph(place / STEPS))
-        on_sphere = widgets.Checkbox(value=True, description="on the sphere", indent=False)
+        on_sphere = widgets.Checkbox(value=True, description="on the sphere", indent=False, layout={"width": "120px"})
         self.on_sphere = self._on_change(on_sphere, lambda _: self.morph(self.morph_slider.value / STEPS))
         self.sheet, self.number = widgets.Image(), widgets.BoundedIntText(max=n_dogs - 1, layout={"width": "80px"})
         self.upload = _PhotoButton()
