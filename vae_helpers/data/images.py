@@ -126,7 +126,7 @@ def load_images(
     check_crop(crop, any("head" in marks for marks in boxes.values()))
     boxes = {name: boxes.get(name, {}).get(BOX_OF.get(crop)) for name in names}
     signature = _digest([_DECODER, image_size, crop, [(name, *file_stamp(folder / name), box) for name, box in boxes.items()]])
-    place = f"{folder.name}-{_digest([str(folder), image_size, limit, crop])[:16]}.npy"
+    place = f"{folder.name}-{_digest([str(folder), image_size, limit, crop])[:16]}.pixels"
     cache = Path(cache_dir, place) if cache_dir is not None else None
     stored = _read_cache(cache, signature)
     if stored is None:
@@ -197,23 +197,23 @@ def _nameless_file(folder: str | Path | None) -> IO[bytes]:
 
 
 def _read_cache(cache: Path | None, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:
+    """What `_write_cache` wrote: a line of JSON, then the pixels, which are mapped into memory."""
     try:
-        pixels = np.load(cache, mmap_mode="c")
         with cache.open("rb") as file:
-            file.seek(pixels.offset + pixels.nbytes)
-            names, skipped = json.load(file)[signature]
+            shape, names, skipped = json.loads(file.readline())[signature]
+            pixels = np.memmap(file, np.uint8, "c", file.tell(), tuple(shape))
     except Exception:  # there is none, or of other files, or it is damaged: it is made again
         return None
     return torch.from_numpy(pixels), names, skipped
 
 
 def _write_cache(cache: Path, signature: str, pixels: Tensor, names: list[str], skipped: dict[str, str]) -> None:
-    """Keep decoded images for the next time, a .npy file with names at its end, or warn that they cannot be kept."""
+    """Keep decoded images for the next time, or warn that they cannot be kept."""
     try:
         remove_stale_temp_files(cache.parent)
         with atomic_write(cache, size=pixels.numel()) as partial, partial.open("wb") as file:
-            np.save(file, pixels.numpy())
-            file.write(json.dumps({signature: [names, skipped]}).encode())
+            file.write(json.dumps({signature: [pixels.shape, names, skipped]}).encode() + b"\n")
+            file.write(pixels.numpy())
     except OSError as error:
         warnings.warn(f"images are not kept for the next time: {error}", stacklevel=3)
 
