@@ -8,12 +8,9 @@ import errno
 import hashlib
 import json
 import os
-import re
 import secrets
-import shlex
 import shutil
 import socket
-import stat
 import sys
 import zlib
 from collections.abc import Iterator
@@ -33,11 +30,6 @@ MAX_BYTES = 2**28
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]  # a process number counts on its machine only
 
 
-def temp_prefix() -> str:
-    """How names of this process's temporary files begin; `remove_stale_temp_files` knows them once the process is gone."""
-    return f".{_HOST}-{os.getpid()}."
-
-
 @contextmanager
 def atomic_write(path: str | Path, size: int = 0, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well, flush it and put it in the place of `path`.
@@ -47,7 +39,7 @@ def atomic_write(path: str | Path, size: int = 0, flush: bool = True) -> Iterato
     which a power cut may leave some empty. Raises OSError that says which path cannot be written, why, and what to do.
     """
     path = Path(path)
-    partial = path.with_name(f"{temp_prefix()}{secrets.token_hex(6)}.partial")
+    partial = path.with_name(f".{_HOST}-{os.getpid()}.{secrets.token_hex(6)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if size > free_bytes(path):
@@ -59,22 +51,17 @@ def atomic_write(path: str | Path, size: int = 0, flush: bool = True) -> Iterato
         partial.replace(path)
     except OSError as error:
         raise cannot_write(path, error, size) from error
-    except SafetensorError as error:  # which tells the system's number in words
-        number = re.search(r"os error (\d+)", str(error))
-        raise cannot_write(path, OSError(int(number[1]) if number else errno.EIO, str(error)), size) from error
     finally:
-        with contextlib.suppress(OSError):  # not there after success, nor in a folder that takes no files
-            partial.unlink()
+        with contextlib.suppress(OSError):  # in a folder that takes no files
+            partial.unlink(missing_ok=True)
 
 
 def remove_stale_temp_files(folder: str | Path) -> None:
     """Remove, in `folder` and below, what killed processes of this machine left of files that they were writing."""
     for path in list(Path(folder).rglob(f".{_HOST}-*.partial")):
-        pid = re.match(rf"\.{_HOST}-(\d{{1,9}})\.", path.name)
-        if pid and not psutil.pid_exists(int(pid[1])):
-            shutil.rmtree(path, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                path.unlink()
+        pid = path.name.split(".")[1].removeprefix(f"{_HOST}-")
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            path.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError, size: int = 0) -> OSError:
@@ -98,11 +85,11 @@ def free_bytes(path: str | Path) -> int:
 
 def read_file(path: str | Path) -> bytes:
     """What is in a file. Raises OSError, or ValueError for what is not a file (a pipe would never end) or above MAX_BYTES."""
-    info = Path(path).stat()
-    if not stat.S_ISREG(info.st_mode):
+    size = Path(path).stat().st_size
+    if not Path(path).is_file():
         raise ValueError(f"{str(path)!r}: not a file")
-    if info.st_size > MAX_BYTES:
-        raise ValueError(f"{str(path)!r}: {info.st_size / 1e6:,.0f} MB, more than the {MAX_BYTES / 1e6:,.0f} allowed")
+    if size > MAX_BYTES:
+        raise ValueError(f"{str(path)!r}: {size / 1e6:,.0f} MB, more than the {MAX_BYTES / 1e6:,.0f} allowed")
     return Path(path).read_bytes()
 
 
@@ -135,12 +122,9 @@ def lock_folder(folder: str | Path, what: str) -> Iterator[None]:
     except filelock.Timeout:
         holder = note.read_text(encoding="utf-8") if note.is_file() else "another process"
         raise BlockingIOError(f"{what} in {str(folder)!r} are being written by {holder}: wait for it, or stop it") from None
-    except OSError as error:
-        raise cannot_write(lock, error) from error
     try:
-        now = datetime.now().astimezone().isoformat(" ", "seconds")
-        command = shlex.join(sys.argv)[:200]
-        note.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command}) since {now}", encoding="utf-8")
+        process, now = f"process {os.getpid()} on {socket.gethostname()}", datetime.now().isoformat(" ", "seconds")
+        note.write_text(f"{process} ({' '.join(sys.argv)[:200]}) since {now}", encoding="utf-8")
         yield
     finally:
         note.unlink(missing_ok=True)

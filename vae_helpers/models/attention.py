@@ -4,13 +4,11 @@ At width 128 with 32 groups it is, layer for layer, the autoencoder of Stable Di
 et al. 2021), about 84M parameters. `SpatialVAE` is its relative for laptops. `diffusers` converts to and from diffusers.
 """
 
-from collections import OrderedDict
-
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import GroupNorm, conv
+from .layers import GroupNorm, conv, sequential
 from .vae import LOGVAR_RANGE, BaseVAE
 
 EPS = 1e-6  # of every normalisation, as in Stable Diffusion
@@ -81,11 +79,8 @@ def resolution_stages(way: str, channels: list[int], blocks: int, groups: int) -
 
 def middle_stage(channels: int, groups: int) -> dict[str, nn.Module]:
     """Two residual blocks with attention between them."""
-    return {
-        "mid_block0": ResBlock(channels, channels, groups),
-        "mid_attention": Attention(channels, groups),
-        "mid_block1": ResBlock(channels, channels, groups),
-    }
+    first, attention = ResBlock(channels, channels, groups), Attention(channels, groups)
+    return {"mid_block0": first, "mid_attention": attention, "mid_block1": ResBlock(channels, channels, groups)}
 
 
 class AttentionEncoder(nn.Module):
@@ -93,17 +88,15 @@ class AttentionEncoder(nn.Module):
 
     def __init__(self, channels: list[int], latent_channels: int, groups: int, patch: int, blocks: int):
         super().__init__()
-        self.conv_branch = nn.Sequential(  # shapes for S = 56, patch = 1
-            OrderedDict(
-                patches=nn.PixelUnshuffle(patch) if patch > 1 else nn.Identity(),  # each a pixel of 3·patch² channels
-                conv_in=conv(3 * patch**2, channels[0]),  # (B, a, 56, 56)
-                **resolution_stages("down", channels, blocks, groups),  # (B, b, 28, 28), (B, c, 14, 14), (B, d, 7, 7)
-                **middle_stage(channels[-1], groups),
-                norm_out=GroupNorm(groups, channels[-1], EPS),
-                act_out=nn.SiLU(),
-                conv_out=conv(channels[-1], 2 * latent_channels),  # (B, 2C, 7, 7)
-                quant_conv=nn.Conv2d(2 * latent_channels, 2 * latent_channels, kernel_size=1),
-            )
+        self.conv_branch = sequential(  # shapes for S = 56, patch = 1
+            patches=nn.PixelUnshuffle(patch) if patch > 1 else nn.Identity(),  # each a pixel of 3·patch² channels
+            conv_in=conv(3 * patch**2, channels[0]),  # (B, a, 56, 56)
+            **resolution_stages("down", channels, blocks, groups),  # (B, b, 28, 28), (B, c, 14, 14), (B, d, 7, 7)
+            **middle_stage(channels[-1], groups),
+            norm_out=GroupNorm(groups, channels[-1], EPS),
+            act_out=nn.SiLU(),
+            conv_out=conv(channels[-1], 2 * latent_channels),  # (B, 2C, 7, 7)
+            quant_conv=nn.Conv2d(2 * latent_channels, 2 * latent_channels, kernel_size=1),
         )
         self.linear_branch = None  # SpatialVAE has one
 
@@ -119,17 +112,15 @@ class AttentionDecoder(nn.Module):
 
     def __init__(self, channels: list[int], latent_channels: int, groups: int, patch: int, blocks: int):
         super().__init__()
-        self.conv_branch = nn.Sequential(  # shapes for S = 56, patch = 1
-            OrderedDict(
-                post_quant_conv=nn.Conv2d(latent_channels, latent_channels, kernel_size=1),
-                conv_in=conv(latent_channels, channels[-1]),  # (B, d, 7, 7)
-                **middle_stage(channels[-1], groups),
-                **resolution_stages("up", channels[::-1], blocks, groups),  # (B, c, 14, 14), (B, b, 28, 28), (B, a, 56, 56)
-                norm_out=GroupNorm(groups, channels[0], EPS),
-                act_out=nn.SiLU(),
-                conv_out=conv(channels[0], 3 * patch**2),
-                pixels=nn.PixelShuffle(patch) if patch > 1 else nn.Identity(),  # (B, 3, 56, 56)
-            )
+        self.conv_branch = sequential(  # shapes for S = 56, patch = 1
+            post_quant_conv=nn.Conv2d(latent_channels, latent_channels, kernel_size=1),
+            conv_in=conv(latent_channels, channels[-1]),  # (B, d, 7, 7)
+            **middle_stage(channels[-1], groups),
+            **resolution_stages("up", channels[::-1], blocks, groups),  # (B, c, 14, 14), (B, b, 28, 28), (B, a, 56, 56)
+            norm_out=GroupNorm(groups, channels[0], EPS),
+            act_out=nn.SiLU(),
+            conv_out=conv(channels[0], 3 * patch**2),
+            pixels=nn.PixelShuffle(patch) if patch > 1 else nn.Identity(),  # (B, 3, 56, 56)
         )
         self.linear_branch = None
 

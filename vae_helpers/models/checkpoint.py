@@ -48,8 +48,8 @@ class Checkpoint:
     @property
     def beta(self) -> float:
         """The weight of the KL that the model was trained with; of a calibrated one, that of its newest epoch."""
-        trained_with = self.settings.get("beta", BETA)
-        return self.history[-1].get("beta", BETA) if self.history and self.settings.get("calibrated") else trained_with
+        source = self.history[-1] if self.history and self.settings.get("calibrated") else self.settings
+        return source.get("beta", BETA)
 
 
 def checkpoint_path(folder: str | Path, epoch: int) -> Path:
@@ -96,16 +96,12 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtype
     says why the file cannot be written.
     """
     vae = checkpoint.vae
-    metadata = {
-        "architecture": vae.architecture,
-        "preprocessing": {"image_size": vae.image_size, "crop": vae.crop},
-        **{name: getattr(checkpoint, name) for name in ("epoch", "history", "settings", "run")},
-    }
+    saved = {name: getattr(checkpoint, name) for name in ("epoch", "history", "settings", "run")}
+    saved |= {"architecture": vae.architecture, "preprocessing": {"image_size": vae.image_size, "crop": vae.crop}}
     if Path(path).suffix == ".safetensors":
-        save_weights(path, vae.state_dict(), metadata, dtype)
+        save_weights(path, vae.state_dict(), saved, dtype)
     else:
-        weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in vae.state_dict().items()}
-        _write_pth(path, metadata | {"weights": weights})
+        _write_pth(path, saved | {"weights": {name: x.detach().to("cpu", dtype) for name, x in vae.state_dict().items()}})
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -116,23 +112,23 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     """
     if Path(path).suffix == ".safetensors":
         weights, saved = load_weights(path)
-        saved = saved.get("checkpoint", saved)  # where tree 9addd0c had it
+        saved = saved.get("checkpoint", saved) | {"weights": weights}  # "checkpoint": where tree 9addd0c had it
     else:
         saved = _read_pth(path)
-        weights = saved.get("weights")
     if "architecture" not in saved:
         what = f"a prior ({saved['prior']}), which load_prior reads" if "prior" in saved else "made by another program"
         raise ValueError(f"{str(path)!r} does not hold a VAE of this package: it is {what}")
     try:
-        vae = _build(saved["architecture"], weights)
+        vae = _build(saved["architecture"], saved["weights"])
         vae.crop = str(saved.get("preprocessing", {}).get("crop", vae.crop))
         epoch, history, settings = saved.get("epoch", 0), list(saved.get("history", [])), dict(saved.get("settings", {}))
         if type(epoch) is not int or not all(isinstance(record, dict) for record in history):
             raise ValueError(f"epoch is {epoch!r}, or its history is not a list of records")
-    except (TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
         raise ValueError(f"{str(path)!r} does not hold a VAE of this package: {error}") from None
-    vae = vae.to(device=device, memory_format=torch.channels_last).eval()
-    return Checkpoint(vae, epoch, history, settings, str(saved.get("run", "")))
+    return Checkpoint(
+        vae.to(device=device, memory_format=torch.channels_last).eval(), epoch, history, settings, str(saved.get("run", ""))
+    )
 
 
 def _build(architecture: dict[str, Any], weights: dict[str, Tensor]) -> BaseVAE:
@@ -217,7 +213,7 @@ def run_name(run: dict[str, Any]) -> str:
 def archive_run(folder: str | Path, name: str) -> Path:
     """Move every checkpoint in `folder`, and its training state, to `folder/name` (or `name-2`, …); returns that folder."""
     folder = Path(folder)
-    names = (name, *(f"{name}-{n}" for n in itertools.count(2)))
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
     target = next(folder / name for name in names if not (folder / name).exists())
     target.mkdir(parents=True)
     found = sorted(path for path in folder.iterdir() if path.name == STATE_FILE or _CHECKPOINT_NAME.fullmatch(path.name))
@@ -238,21 +234,15 @@ def _read_pth(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint {str(path)!r}: train first, or check the path")
     try:
         with zipfile.ZipFile(path) as archive:  # torch itself looks neither at checksums nor at what would grow
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("it is compressed, as no checkpoint is")
-            if archive.testzip() is not None:
-                raise ValueError("its checksum is wrong")
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()) or archive.testzip():
+                raise ValueError("it is compressed, or its checksum is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        problem = "holds more than tensors and plain values, which could run code"
-        raise ValueError(f"{str(path)!r} {problem}, and was not loaded") from None
-    except MemoryError:
-        raise
     except Exception as error:  # a broken file can make a reader raise anything
-        if isinstance(error, OSError) and error.errno != EINVAL:  # the disk's trouble, not the file's
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != EINVAL):  # not the file's fault
             raise
-        problem = str(error).split("\n")[0]
-        raise ValueError(f"{str(path)!r} is damaged or not a checkpoint, and was not loaded: {problem}") from None
+        code = isinstance(error, pickle.UnpicklingError)
+        problem = "holds more than tensors and plain values, which could run code" if code else "is damaged or not a checkpoint"
+        raise ValueError(f"{str(path)!r} {problem}, and was not loaded: {str(error).partition(chr(10))[0]}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{str(path)!r} does not hold a VAE of this package: it holds a {type(content).__name__}")
     return content

@@ -1,5 +1,7 @@
 """The layers that the networks are built from."""
 
+from collections import OrderedDict
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -17,6 +19,11 @@ class GroupNorm(nn.GroupNorm):
             wide = x.float() if x.device.type == "cpu" else x  # sums are kept in float32 in any case
             weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
             return F.group_norm(wide, self.num_groups, weight, bias, self.eps).to(x.dtype)
+
+
+def sequential(**layers: nn.Module) -> nn.Sequential:
+    """Layers one after another, each with a name, which its weights have in files."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 def conv(c_in: int, c_out: int, **kw) -> nn.Conv2d:

@@ -5,7 +5,6 @@ latent (and back). The linear branch finds what principal components would find,
 learn what no linear map can. Their costly layers work at 14 x 14 and 7 x 7 pixels, where a laptop keeps up.
 """
 
-from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import GroupNorm, Residual, conv, upsample
+from .layers import GroupNorm, Residual, conv, sequential, upsample
 
 LOGVAR_RANGE = (-20.0, 10.0)  # sigma from 0.00005 to 150: beyond it exp() overflows long before it means anything
 
@@ -24,21 +23,19 @@ class Encoder(nn.Module):
     def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
         super().__init__()
         a, b, c = widths
-        self.conv_branch = nn.Sequential(  # shapes for S = 56
-            OrderedDict(
-                conv_in=nn.Conv2d(3, a, kernel_size=4, stride=2, padding=1),  # (B, a, 28, 28)
-                act_in=nn.SiLU(),
-                down1=conv(a, b, stride=2),  # (B, b, 14, 14)
-                block1=Residual(b),
-                down2=conv(b, c, stride=2),  # (B, c, 7, 7)
-                block2=Residual(c),
-                mid=Residual(c),
-                norm_out=GroupNorm(8, c),
-                act_out=nn.SiLU(),
-                conv_out=nn.Conv2d(c, 64, kernel_size=1),  # (B, 64, 7, 7)
-                flatten=nn.Flatten(),
-                linear_out=nn.Linear(64 * (image_size // 8) ** 2, 2 * latent_dim),
-            )
+        self.conv_branch = sequential(  # shapes for S = 56
+            conv_in=nn.Conv2d(3, a, kernel_size=4, stride=2, padding=1),  # (B, a, 28, 28)
+            act_in=nn.SiLU(),
+            down1=conv(a, b, stride=2),  # (B, b, 14, 14)
+            block1=Residual(b),
+            down2=conv(b, c, stride=2),  # (B, c, 7, 7)
+            block2=Residual(c),
+            mid=Residual(c),
+            norm_out=GroupNorm(8, c),
+            act_out=nn.SiLU(),
+            conv_out=nn.Conv2d(c, 64, kernel_size=1),  # (B, 64, 7, 7)
+            flatten=nn.Flatten(),
+            linear_out=nn.Linear(64 * (image_size // 8) ** 2, 2 * latent_dim),
         )
         self.linear_branch = nn.Linear(3 * (image_size // 2) ** 2, latent_dim)  # sees the image at half its size
         nn.init.normal_(self.linear_branch.weight, std=0.3)
@@ -58,21 +55,19 @@ class Decoder(nn.Module):
         a, b, c = widths
         smallest = image_size // 8
         self.image_shape = (3, image_size, image_size)
-        self.conv_branch = nn.Sequential(  # shapes for S = 56
-            OrderedDict(
-                linear_in=nn.Linear(latent_dim, 64 * smallest**2),
-                unflatten=nn.Unflatten(1, (64, smallest, smallest)),  # (B, 64, 7, 7)
-                conv_in=nn.Conv2d(64, c, kernel_size=1),  # (B, c, 7, 7)
-                mid=Residual(c),
-                block2=Residual(c),
-                up2=upsample(c, b),  # (B, b, 14, 14)
-                block1=Residual(b),
-                up1=upsample(b, a),  # (B, a, 28, 28)
-                norm_out=GroupNorm(8, a),
-                act_out=nn.SiLU(),
-                conv_out=conv(a, 12),
-                shuffle=nn.PixelShuffle(2),  # (B, 3, 56, 56)
-            )
+        self.conv_branch = sequential(  # shapes for S = 56
+            linear_in=nn.Linear(latent_dim, 64 * smallest**2),
+            unflatten=nn.Unflatten(1, (64, smallest, smallest)),  # (B, 64, 7, 7)
+            conv_in=nn.Conv2d(64, c, kernel_size=1),  # (B, c, 7, 7)
+            mid=Residual(c),
+            block2=Residual(c),
+            up2=upsample(c, b),  # (B, b, 14, 14)
+            block1=Residual(b),
+            up1=upsample(b, a),  # (B, a, 28, 28)
+            norm_out=GroupNorm(8, a),
+            act_out=nn.SiLU(),
+            conv_out=conv(a, 12),
+            shuffle=nn.PixelShuffle(2),  # (B, 3, 56, 56)
         )
         self.linear_branch = nn.Linear(latent_dim, 3 * image_size**2)
         nn.init.normal_(self.linear_branch.weight, std=0.01)
