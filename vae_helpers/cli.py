@@ -14,7 +14,6 @@ import tyro
 from . import data, evaluation, latent, models, training  # rooms load what they hold when it is used, so --help is quick
 from .config import CROPS, best_device, compile_wanted, crop_wanted, folders, precision_wanted
 from .files import WEIGHTS, atomic_write
-from .training.settings import TrainingSettings
 
 SHIPPED = {path.stem: path for path in WEIGHTS.glob("*.safetensors")}
 BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
@@ -76,7 +75,7 @@ def duplicates(dogs: tyro.conf.Positional[str], limit: int = 32) -> None:
 
 
 def train(
-    settings: tyro.conf.OmitArgPrefixes[TrainingSettings] = TrainingSettings(),  # noqa: B008 (frozen)
+    settings: tyro.conf.OmitArgPrefixes[training.TrainingSettings] = training.TrainingSettings(),  # noqa: B008 (frozen)
     network: Literal["vector", "spatial", "attention"] = "vector",
     latent_dim: int = 128,
     latent_channels: int = 8,
