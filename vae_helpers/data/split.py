@@ -103,22 +103,17 @@ def _fill(plan: dict[Path, list[str]], source: Path, about: dict, boxes: dict[st
     old = {folder: set(read_manifest(folder).get("files", [])) for folder in plan}
     for folder, wanted in plan.items():
         _check_nothing_in_the_way(folder, wanted, old[folder])
-    missing = {
-        folder / name: source / name
-        for folder, wanted in plan.items()
-        for name in wanted
-        if (stamp := file_stamp(source / name)) == (0, 0) or stamp != file_stamp(folder / name)
-    }
+    missing = {folder: [name for name in plan[folder] if not _is_copied(source / name, folder / name)] for folder in plan}
 
     def listing(names: list[str]) -> dict:
         return about | {"complete": True, "files": names, "boxes": {name: boxes[name] for name in names if name in boxes}}
 
-    if not missing and all(read_manifest(folder) == listing(wanted) for folder, wanted in plan.items()):
+    if not any(missing.values()) and all(read_manifest(folder) == listing(wanted) for folder, wanted in plan.items()):
         return {}
     for folder, wanted in plan.items():  # names every file before it is copied, so that the next split finishes this one
         remove_stale_temp_files(folder)
         _write_manifest(folder, about | {"complete": False, "files": sorted(old[folder].union(wanted))})
-    skipped = {path.relative_to(source).as_posix(): why for path, why in _copy_all(missing).items()}
+    skipped = {name: why for folder, names in missing.items() for name, why in _copy_all(source, folder, names)}
     report_unreadable(skipped, sum(map(len, plan.values())), source)
     left = {folder: [name for name in wanted if name not in skipped] for folder, wanted in plan.items()}
     if not all(left.values()):
@@ -143,24 +138,26 @@ def _check_nothing_in_the_way(folder: Path, wanted: list[str], tracked: set[str]
         )
 
 
-def _copy_all(sources: dict[Path, Path]) -> dict[Path, str]:
-    """Copy each file to the path before it; source -> why it cannot be read. Raises OSError when one cannot be written."""
+def _is_copied(source: Path, target: Path) -> bool:
+    return file_stamp(source) == file_stamp(target) != (0, 0)
 
-    def copy(target: Path) -> str | None:
+
+def _copy_all(source: Path, folder: Path, names: list[str]) -> list[tuple[str, str]]:
+    """(name, why) of the images that cannot be read. Raises OSError when one cannot be written."""
+
+    def copy(name: str) -> str | None:
         try:
-            content, info = read_file(sources[target]), sources[target].stat()
+            content, info = read_file(source / name), (source / name).stat()
         except (OSError, ValueError) as error:  # gone since it was found, or not for us to read
-            return reason(error, sources[target])
-        with atomic_write(
-            target, flush=False
-        ) as partial:  # a copy that a power cut leaves empty is made again by the next split
+            return reason(error, source / name)
+        with atomic_write(folder / name, len(content), flush=False) as partial:  # the next split mends what a power cut does
             partial.write_bytes(content)
             os.utime(partial, ns=(info.st_atime_ns, info.st_mtime_ns))
         return None
 
     with ThreadPoolExecutor(8) as pool:
-        copied = tqdm(pool.map(copy, sources), "copying", len(sources), unit="image", leave=False, delay=2)
-        return {source: why for source, why in zip(sources.values(), copied, strict=True) if why}
+        copied = tqdm(pool.map(copy, names), "copying", len(names), unit="image", leave=False, delay=2)
+        return [(name, why) for name, why in zip(names, copied, strict=True) if why]
 
 
 def _write_manifest(folder: Path, manifest: dict) -> None:
