@@ -68,12 +68,14 @@ def figures(vae, test: DogImages, labels: dict[str, torch.Tensor], beta: float) 
     }
 
 
-def trained(name: str, learn: torch.Tensor, validation: torch.Tensor) -> Checkpoint:
+def trained(
+    name: str, objective: dict, learn: torch.Tensor, validation: torch.Tensor
+) -> Checkpoint:
     """The model of one objective; kept, so that an interrupted sweep goes on where it was."""
     kept = folders().checkpoints / "beta_sweep" / f"{name.replace(' ', '_')}.pth"
     if not kept.exists():
         epochs = full_or_smoke(25, 1)
-        settings = TrainingSettings(epochs=epochs, average=0.0, **OBJECTIVES[name])
+        settings = TrainingSettings(epochs=epochs, ema_decay=0.0, **objective)
         torch.manual_seed(settings.seed)
         vae = VAE()
         history = fit(vae, learn, validation, settings)
@@ -81,18 +83,19 @@ def trained(name: str, learn: torch.Tensor, validation: torch.Tensor) -> Checkpo
     return load_checkpoint(kept)
 
 
-def main(table: Path = TABLE) -> None:
+def main(table: Path = TABLE, objectives: dict[str, dict] = OBJECTIVES, betas=LINEAR) -> None:
+    """Train and measure a VAE for each objective, measure a linear one for each beta; write the rows to `table`."""
     where = folders()
     ensure_split(where, dogs_wanted(), crop_wanted(), full_or_smoke(4096, 96))
     learn, validation = split_validation(load_images(where.train, cache_dir=where.cache))
     test = load_images(where.test, cache_dir=where.cache)
     labels = dog_attributes(test, where.toy_dogs)
     rows = []
-    for name in OBJECTIVES:
-        saved = trained(name, learn.pixels, validation.pixels)
+    for name, objective in objectives.items():
+        saved = trained(name, objective, learn.pixels, validation.pixels)
         rows.append({"model": name} | figures(saved.vae, test, labels, saved.beta))
         print(rows[-1], flush=True)
-    for beta in LINEAR:
+    for beta in betas:
         vae = LinearVAE(learn.pixels, VAE().latent_shape[0], beta)
         rows.append({"model": "probabilistic PCA"} | figures(vae, test, labels, beta))
         print(rows[-1], flush=True)

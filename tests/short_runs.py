@@ -1,5 +1,7 @@
 """Short runs of `fit`, for the tests in training."""
 
+import functools
+
 import torch
 from tiny import random_pixels, tiny_vae
 
@@ -13,6 +15,12 @@ def trained(seed=0, data=(TRAIN, VALIDATION), settings=THREE_EPOCHS, vae=None, p
     """(vae, history) of a run from the weights that `seed` gives."""
     vae = vae or tiny_vae(seed)
     return vae, fit(vae, *data, settings, precision=precision, **options)
+
+
+@functools.cache
+def plain_run():
+    """(vae, history) of THREE_EPOCHS without a stop, made once: to compare with, not to be changed."""
+    return trained()
 
 
 def at_training_steps(vae, act):

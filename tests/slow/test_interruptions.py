@@ -31,7 +31,7 @@ SCRIPT = Path(__file__).with_name("train_tiny.py")
 
 
 def environment():
-    return os.environ | {"VAE_BF16": "0", "OMP_NUM_THREADS": "1"}
+    return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def train(folder, epochs, launcher=()):
@@ -77,7 +77,7 @@ def write_slowly(path, content, pause):
 
 
 def carry_out(job, home, source, begun):
-    os.environ |= {"VAE_HOME": str(home), "VAE_BF16": "0", "no_proxy": "127.0.0.1"}
+    os.environ |= {"VAE_HOME": str(home), "no_proxy": "127.0.0.1"}
     Path.write_bytes = lambda path, content: write_slowly(path, content, min(len(content) / 2e6, 0.05))
     Path.write_text = lambda path, text, **how: write_slowly(path, text.encode(), 0.05)
     begun.set()

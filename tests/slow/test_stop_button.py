@@ -20,7 +20,7 @@ settings = TrainingSettings(epochs=40, batch_size=4)
 def train():
     torch.manual_seed(0)
     vae = VAE(latent_dim=4, widths=(8, 8, 8), image_size=16)
-    return vae, fit(vae, pixels[:80], pixels[80:], settings, "models")
+    return vae, fit(vae, pixels[:80], pixels[80:], settings, "models", precision="float32")
 
 vae = VAE(latent_dim=4, widths=(8, 8, 8), image_size=16)
 """
@@ -29,7 +29,7 @@ USE = "print('usable', not vae.training, bool(vae.sample(2).isfinite().all()))"
 
 class Notebook:
     def __init__(self, folder):
-        env = os.environ | {"VAE_BF16": "0", "OMP_NUM_THREADS": "1"}
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
         self.manager, self.client = start_new_kernel(cwd=str(folder), env=env)
 
     def run(self, code: str, stop_when=None) -> tuple[str, str]:
@@ -59,7 +59,7 @@ def test_stopped_by_its_button_a_cell_leaves_a_model_to_use_and_a_run_to_go_on_w
         assert notebook.run(PREPARE)[0] == "ok"
         started = time.monotonic()
         enough = lambda: len(list_checkpoints(tmp_path / "models")) >= 3 or time.monotonic() > started + 120  # noqa: E731
-        how, printed = notebook.run("fit(vae, pixels[:80], pixels[80:], settings, 'models')", enough)
+        how, printed = notebook.run("fit(vae, pixels[:80], pixels[80:], settings, 'models', precision='float32')", enough)
         kept = len(list_checkpoints(tmp_path / "models"))
         assert how == "KeyboardInterrupt" and 3 <= kept < 40 and "Stopped." in printed
         assert notebook.run(USE) == ("ok", "usable True True\n")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from short_runs import THREE_EPOCHS, TRAIN, VALIDATION, at_training_steps, same_weights, trained, without_times
+from short_runs import THREE_EPOCHS, TRAIN, VALIDATION, at_training_steps, plain_run, same_weights, trained, without_times
 from tiny import random_pixels, tiny_vae, tree
 
 from vae_helpers.models import (
@@ -45,7 +45,7 @@ def test_every_epoch_leaves_a_checkpoint_that_can_be_used_alone(tmp_path):
     assert same_weights(checkpoint.vae, vae) and len(made) == 3
 
 
-@pytest.mark.parametrize(("keep_last", "kept"), [(None, [1, 2, 3]), (1, [3]), (2, [2, 3]), (9, [1, 2, 3])])
+@pytest.mark.parametrize(("keep_last", "kept"), [(1, [3]), (2, [2, 3]), (9, [1, 2, 3])])
 def test_only_the_newest_checkpoints_are_kept_when_asked(tmp_path, keep_last, kept):
     trained(checkpoint_dir=tmp_path, keep_last=keep_last)
     assert list(list_checkpoints(tmp_path)) == kept
@@ -56,12 +56,15 @@ def test_only_the_newest_checkpoints_are_kept_when_asked(tmp_path, keep_last, ke
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [{}, {"ema_decay": 0.9}, {"ema_decay": 0.9, "calibrated": True, "kl_warmup": 0.4, "free_bits": 0.1, "max_shift": 1}],
+    ("epoch", "changed"),
+    [
+        (1, {}),
+        (1, {"ema_decay": 0.9}),
+        (2, {"ema_decay": 0.9, "calibrated": True, "kl_warmup": 0.4, "free_bits": 0.1, "max_shift": 1}),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_a_run_that_was_stopped_goes_on_as_if_it_never_had_been(tmp_path, capsys, changed, epoch):
+def test_a_run_that_was_stopped_goes_on_as_if_it_never_had_been(tmp_path, capsys, epoch, changed):
     settings = replace(THREE_EPOCHS, **changed)
     stopped(tmp_path, epoch, settings=settings)
     capsys.readouterr()
@@ -96,7 +99,7 @@ def test_killed_between_a_checkpoint_and_its_training_state_a_run_goes_on_from_t
     stopped(tmp_path / "models", after=epoch + 1)
     save_training_state(tmp_path / "models", state if epoch else state | {"epoch": 0})
     resumed, history = trained(checkpoint_dir=tmp_path / "models")
-    uninterrupted, whole = trained()
+    uninterrupted, whole = plain_run()
     assert same_weights(resumed, uninterrupted) and without_times(history) == without_times(whole)
     assert not list((tmp_path / "models").glob("run-*"))
 

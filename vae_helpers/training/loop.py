@@ -46,24 +46,19 @@ class Setup:
     """What every step of a run needs and none changes.
 
     network: the model as it is called: compiled, or wrapped for several processes. pixels: the training images, uint8
-    (N, 3, S, S). precision: as in `fit`.
+    (N, 3, S, S). bf16: whether the networks compute in bfloat16.
     """
 
     settings: TrainingSettings
     network: nn.Module
     pixels: Tensor
     accelerator: Accelerator
-    precision: str
+    bf16: bool
 
     @property
     def steps(self) -> int:
         """Steps in an epoch."""
         return math.ceil(len(self.pixels) / self.settings.batch_size)
-
-    def autocast(self) -> torch.autocast:
-        """Computing in bfloat16 within a `with` block, where `precision` says so."""
-        device = self.accelerator.device
-        return torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device, self.precision))
 
 
 def fit(
@@ -93,6 +88,7 @@ def fit(
     checkpoint cannot be written (those before it stay), BlockingIOError when another process writes in `checkpoint_dir`.
     """
     settings, accelerator = settings or TrainingSettings(), make_accelerator()
+    bf16 = use_bfloat16(accelerator.device, precision)
     _check(vae, train, validation, settings, keep_last, accelerator.num_processes)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     writes = folder is not None and accelerator.is_main_process
@@ -105,7 +101,7 @@ def fit(
             network = accelerator.prepare(torch.compile(state.model) if compile else state.model)
             if not state.history:  # every process has the first one's weights now
                 vae.load_state_dict(state.model.state_dict())
-            setup = Setup(settings, network, to_device_if_fits(train, accelerator.device), accelerator, precision)
+            setup = Setup(settings, network, to_device_if_fits(train, accelerator.device), accelerator, bf16)
             for epoch in range(len(state.history) + 1, settings.epochs + 1):
                 record = {"epoch": epoch} | train_epoch(setup, state, epoch) | validate(setup, vae, validation)
                 state.history.append(record)
@@ -153,7 +149,7 @@ def train_step(setup: Setup, state: TrainState, batch: Batch, step: int) -> tupl
     total_steps = settings.epochs * setup.steps
 
     x = make_batch(shard, setup.pixels, device, settings.max_shift)
-    with setup.autocast():
+    with torch.autocast(device.type, torch.bfloat16, enabled=setup.bf16):
         x_hat, mu, logvar = setup.network(x, shard.eps.to(device))
     beta = settings.beta
     if settings.calibrated:  # all processes together have one noise
@@ -188,7 +184,7 @@ def validate(setup: Setup, vae: BaseVAE, pixels: Tensor) -> dict[str, float]:
     totals = torch.zeros(2, dtype=torch.float64)
     for batch, noise in batches[accelerator.process_index :: accelerator.num_processes]:
         x = to_float(batch, device)
-        with setup.autocast():
+        with torch.autocast(device.type, torch.bfloat16, enabled=setup.bf16):
             x_hat, mu, logvar = vae(x, noise.to(device))
         totals += len(x) * torch.stack(vae_loss(x_hat, x, mu, logvar)[1:]).cpu().double()
     recon, kl = accelerator.reduce((totals / len(pixels)).to(device, torch.float32), "sum").tolist()
@@ -227,7 +223,7 @@ def _begin(vae: BaseVAE, settings: TrainingSettings, accelerator: Accelerator) -
 def _resume_everywhere(folder: Path, state: TrainState, epochs: int, accelerator: Accelerator) -> None:
     """`resume` in every process, the main one first, since it may move another run out of the others' way."""
     with accelerator.main_process_first():
-        resume(folder, state, epochs, verbose=accelerator.is_main_process)
+        resume(folder, state, epochs, accelerator)
         if accelerator.is_main_process:
             remove_stale_temp_files(folder)
             save_training_state(folder, state.state_dict())  # whose folder this is, before the first checkpoint is in it

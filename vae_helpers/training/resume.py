@@ -6,21 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..models.checkpoint import (
-    Checkpoint,
-    archive_run,
-    build_vae,
-    checkpoint_path,
-    list_checkpoints,
-    load_checkpoint,
-    load_training_state,
-    run_name,
-    save_checkpoint,
-    save_training_state,
-)
+from ..models import checkpoint as checkpoints
+from ..models.checkpoint import Checkpoint
 from ..models.vae import BaseVAE
 from .settings import TrainingSettings, differing_settings
 
@@ -78,24 +69,24 @@ def save_epoch(folder: Path, state: TrainState, settings: TrainingSettings, keep
     """Write the checkpoint of the newest epoch, then the training state; remove all but the newest `keep_last` checkpoints."""
     epoch = len(state.history)
     checkpoint = Checkpoint(state.result, epoch, state.history, asdict(settings), state.name)
-    save_checkpoint(checkpoint_path(folder, epoch), checkpoint)
-    save_training_state(folder, state.state_dict())
-    for older, path in list_checkpoints(folder).items():
+    checkpoints.save_checkpoint(checkpoints.checkpoint_path(folder, epoch), checkpoint)
+    checkpoints.save_training_state(folder, state.state_dict())
+    for older, path in checkpoints.list_checkpoints(folder).items():
         if keep_last and older <= epoch - keep_last:
             path.unlink()
 
 
-def resume(folder: Path, state: TrainState, epochs: int, verbose: bool) -> None:
+def resume(folder: Path, state: TrainState, epochs: int, accelerator: Accelerator) -> None:
     """Put the newest part of the run `state.run` that `folder` holds into `state`; leave that as it is when there is none.
 
-    epochs: how many the run is to have. verbose: whether this process tells what it does, and moves another run aside. Where
-    the newest checkpoint or the training state is damaged, the newest checkpoint of the run that is whole takes its place;
-    training then goes on from its weights, with a new optimizer.
+    epochs: how many the run is to have. The main process tells what is done, and moves another run aside. Where the newest
+    checkpoint or the training state is damaged, the newest checkpoint of the run that is whole takes its place; training
+    then goes on from its weights, with a new optimizer.
     """
-    state.name, say = run_name(state.run), print if verbose else lambda text: None
-    found, saved = list_checkpoints(folder), {}
+    state.name, say = checkpoints.run_name(state.run), accelerator.print
+    found, saved = checkpoints.list_checkpoints(folder), {}
     try:
-        saved = load_training_state(folder) or {}
+        saved = checkpoints.load_training_state(folder) or {}
     except ValueError as error:
         say(f"{error}.")
     if not found:
@@ -106,8 +97,8 @@ def resume(folder: Path, state: TrainState, epochs: int, verbose: bool) -> None:
         reason = f"{done} epochs, more than the {epochs} asked for"
     checkpoint = None if reason else _newest_whole(found, name, done, say)
     if checkpoint is None:
-        if verbose:
-            moved = archive_run(folder, name)
+        if accelerator.is_main_process:
+            moved = checkpoints.archive_run(folder, name)
             reason = reason or "no checkpoint of this one that is whole"
             print(f"{folder.name} holds a run with {reason}; moved to {folder.name}/{moved.name}. Starting anew.")
         return
@@ -128,7 +119,9 @@ def _difference(saved: dict[str, Any], run: dict[str, Any]) -> str:
     """In what a run that was saved differs from `run`, in words; empty when in nothing."""
     if saved.get("data") != run["data"]:
         return "other data"
-    if build_vae(saved["architecture"]).architecture != run["architecture"]:  # with the defaults of what it does not say
+    if (
+        checkpoints.build_vae(saved["architecture"]).architecture != run["architecture"]
+    ):  # with the defaults of what it does not say
         return "other architecture"
     names = differing_settings(saved.get("settings", {}), run["settings"])
     return f"other settings ({', '.join(names)})" if names else ""
@@ -138,7 +131,7 @@ def _newest_whole(found: dict[int, Path], name: str, newest: int, say: Callable[
     """Of the checkpoints of the run `name`, none newer than `newest`, the newest that is whole."""
     for epoch in sorted((epoch for epoch in found if epoch <= newest), reverse=True):
         try:
-            checkpoint = load_checkpoint(found[epoch])
+            checkpoint = checkpoints.load_checkpoint(found[epoch])
         except (ValueError, FileNotFoundError) as error:
             say(f"{error}. Trying the one before it.")
             continue
