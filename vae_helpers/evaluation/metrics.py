@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics import MeanSquaredError
+from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from ..models.inference import decode_latents, encode_images, to_float
 from ..models.losses import BETA, kl_per_dim
@@ -90,12 +91,12 @@ def image_quality(x_hat: Tensor, pixels: Tensor, batch_size: int = 256) -> Image
             f"image_quality compares float images with as many uint8 ones; got {x_hat.dtype} {tuple(x_hat.shape)} "
             f"and {pixels.dtype} {tuple(pixels.shape)}"
         )
-    psnr_of, ssim_of = PeakSignalNoiseRatio(data_range=(-1.0, 1.0)), StructuralSimilarityIndexMeasure(data_range=2.0)
+    mse_of, ssim_of = MeanSquaredError(), StructuralSimilarityIndexMeasure(data_range=2.0)
     for batch, x in zip(x_hat.cpu().float().split(batch_size), pixels.split(batch_size), strict=True):
-        for metric in (psnr_of, ssim_of):
-            metric.update(batch.clamp(-1, 1), to_float(x))
-    mse = (psnr_of.sum_squared_error / psnr_of.total).item()
-    return ImageQuality(mse, psnr_of.compute().item(), ssim_of.compute().item())
+        mse_of.update(batch.clamp(-1, 1), to_float(x))
+        ssim_of.update(batch.clamp(-1, 1), to_float(x))
+    mse = mse_of.compute().item()
+    return ImageQuality(mse, psnr(mse), ssim_of.compute().item())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,31 @@
+from .baselines import (
+    LinearVAE as LinearVAE,
+    nearest_images as nearest_images,
+    pca_error as pca_error,
+    pca_reconstructions as pca_reconstructions,
+    principal_components as principal_components,
+)
+from .evaluation import Evaluation as Evaluation, evaluate as evaluate
+from .features import DogFeatures as DogFeatures, load_dog_features as load_dog_features, load_inception as load_inception
+from .likelihood import (
+    BYTE_WIDTH as BYTE_WIDTH,
+    bits_per_dimension as bits_per_dimension,
+    elbo as elbo,
+    importance_weighted_bound as importance_weighted_bound,
+)
+from .metrics import (
+    active_units as active_units,
+    aggregate_posterior_gap as aggregate_posterior_gap,
+    evaluate_vae as evaluate_vae,
+    image_quality as image_quality,
+    psnr as psnr,
+)
+from .probes import FactorRecovery as FactorRecovery, recover_factors as recover_factors
+from .report import reconstruction_saver as reconstruction_saver, write_report as write_report
+from .sample_metrics import (
+    Comparison as Comparison,
+    compare_features as compare_features,
+    extract_features as extract_features,
+    nearest_features as nearest_features,
+    sample_metrics as sample_metrics,
+)
