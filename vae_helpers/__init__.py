@@ -3,14 +3,4 @@
 import lazy_loader
 
 __version__ = "0.2.0"
-
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "models": ["Decoder", "Encoder", "VAE", "load_checkpoint", "load_pretrained", "load_prior", "vae_loss"],
-        "data": ["load_images", "split_dataset"],
-        "training": ["TrainingSettings", "fit"],
-        "evaluation": ["evaluate"],
-        "latent": ["LatentExplorer"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
