@@ -84,7 +84,7 @@ def trained(
 
 
 def main(table: Path = TABLE, objectives: dict[str, dict] = OBJECTIVES, betas=LINEAR) -> None:
-    """Train and measure a VAE for each objective, measure a linear one for each beta; write the rows to `table`."""
+    """Train and measure a VAE for each objective, a linear one for each beta, for `table`."""
     where = folders()
     ensure_split(where, dogs_wanted(), crop_wanted(), full_or_smoke(4096, 96))
     learn, validation = split_validation(load_images(where.train, cache_dir=where.cache))
