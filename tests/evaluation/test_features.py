@@ -86,7 +86,7 @@ def test_missing_damaged_and_foreign_weights_are_refused(untrained, tmp_path):
         with pytest.raises(ValueError, match=f"{name}.* is damaged or no safetensors file"):
             load_dog_features(tmp_path / name)
     for name in ("lacking", "other_shape"):
-        with pytest.raises(ValueError, match=f"{name}.* does not hold the weights of DogFeatures"):
+        with pytest.raises(ValueError, match=f"{name}.* is not for DogFeatures"):
             load_dog_features(tmp_path / name)
 
 

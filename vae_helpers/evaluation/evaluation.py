@@ -67,12 +67,11 @@ def evaluate(
     limit = min(max_images, 50_000_000 // n_dims)
     chosen, train = _random_part(len(test), limit, seed), train[_random_part(len(train), limit, seed)]
     test, breeds = test[chosen], [breeds[i] for i in chosen] if breeds else []
-    labels = {name: values[chosen] for name, values in (labels or {}).items()}
     mu, logvar = encode_images(vae, test)
     x_hat = decode_latents(vae, mu)
     samples = decode_latents(vae, torch.randn(mu.shape, generator=torch.Generator().manual_seed(seed)))
     held_out, on_train = (evaluate_vae(vae, pixels, beta, seed) for pixels in (test, train[: len(test)]))
-    baseline, x_hat_pca = _linear_baseline(vae, train, test, held_out, on_train.recon_sampled, seed)
+    baseline, x_hat_pca = _baseline(vae, train, test, held_out, on_train.recon_sampled, seed)
     gap = aggregate_posterior_gap(mu, logvar, encode_images(vae, train)[0], seed)
     about = {"images": images, "n_images": len(test), "n_train": len(train), "n_train_in_all": len(all_train), "seed": seed}
     metrics = about | {
@@ -84,7 +83,7 @@ def evaluate(
         "image_quality": {"vae": asdict(image_quality(x_hat, test)), "pca": asdict(image_quality(x_hat_pca, test))},
         "prior_fraction_beyond": gap.fraction_beyond,
     }
-    metrics |= baseline | _by_factor(mu, labels, seed) | _by_breed(x_hat, mu, test, breeds)
+    metrics |= baseline | _by_factor(mu, labels or {}, chosen, seed) | _by_breed(x_hat, mu, test, breeds)
     metrics |= _samples(extractor or load_dog_features(), train, test, samples, x_hat, seed)
     shown = {"original": to_float(test[:8]), "vae": x_hat[:8], "pca": x_hat_pca[:8], "samples": samples[:64]}
     return Evaluation(metrics, held_out, gap, shown | _closest(samples[:64], all_train))
@@ -95,10 +94,11 @@ def _random_part(n: int, limit: int, seed: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:limit].sort().values
 
 
-def _linear_baseline(
-    vae: BaseVAE, train: Tensor, test: Tensor, held_out: EvalMetrics, own_noise: float, seed: int
-) -> tuple[dict, Tensor]:
-    """Metrics of the linear VAE, bounds on log P(x) of both models, and x_hat (N, 3, S, S) of test from PCA."""
+def _baseline(vae: BaseVAE, train: Tensor, test: Tensor, held_out: EvalMetrics, noise: float, seed: int) -> tuple[dict, Tensor]:
+    """Metrics of the linear VAE, bounds on log P(x) of both models, and x_hat (N, 3, S, S) of test from PCA.
+
+    noise: a variance for the bound at the model's own error.
+    """
     beta, n_latents, n_dims, few = held_out.beta, len(held_out.kl_per_dim), test[0].numel(), test[:N_FOR_BOUND]
     pca = principal_components(train, n_latents)
     x_hat = pca_reconstructions(train, test, n_latents, pca)
@@ -109,7 +109,7 @@ def _linear_baseline(
         "elbo": elbo(vae, few, variance, 4, seed),
         "importance_weighted": importance_weighted_bound(vae, few, variance, N_IMPORTANCE_SAMPLES, seed),
         "linear_exact": linear.log_likelihood(few),
-        "elbo_own_noise": elbo(vae, few, own_noise, 4, seed),
+        "elbo_own_noise": elbo(vae, few, noise, 4, seed),
     }
     nats = {name: value.mean().item() for name, value in bounds.items()}
     found = {"linear_vae": evaluate_vae(linear, test, beta, seed).summary(), "log_likelihood_nats": nats}
@@ -117,9 +117,9 @@ def _linear_baseline(
     return found | {"log_likelihood_images": len(few), "n_importance_samples": N_IMPORTANCE_SAMPLES}, x_hat
 
 
-def _by_factor(mu: Tensor, labels: Mapping[str, Tensor], seed: int) -> dict:
-    """R² of each label that differs between images."""
-    labels = {name: values for name, values in labels.items() if values.min() < values.max()}
+def _by_factor(mu: Tensor, labels: Mapping[str, Tensor], chosen: Tensor, seed: int) -> dict:
+    """R² of each label that differs between the chosen images."""
+    labels = {name: part for name, values in labels.items() if (part := values[chosen]).min() < part.max()}
     return {"factor_r2": recover_factors(mu, labels, seed).summary()} if labels else {}
 
 
@@ -149,8 +149,7 @@ def _closest(samples: Tensor, train: Tensor) -> dict[str, Tensor]:
 
 def _samples(extractor: Extractor, train: Tensor, test: Tensor, samples: Tensor, x_hat: Tensor, seed: int) -> dict:
     """Samples and reconstructions against real images; features are taken once of each set."""
-    sets = (train, test, to_uint8(samples), to_uint8(x_hat))
-    known, real, drawn, again = (extract_features(extractor, pixels) for pixels in sets)
+    known, real, drawn, again = (extract_features(extractor, x) for x in (train, test, to_uint8(samples), to_uint8(x_hat)))
     name = getattr(extractor, "name", getattr(extractor, "__name__", type(extractor).__name__))
     return {
         "features": {"network": name, "weights": getattr(extractor, "weights", None)},

@@ -70,8 +70,7 @@ def load_dog_features(path: str | Path = WEIGHTS / "dog_features.safetensors") -
     try:
         extractor.load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).split("\n")[-1].strip()
-        raise ValueError(f"{str(path)!r} does not hold the weights of DogFeatures: {reason}") from None
+        raise ValueError(f"{str(path)!r} is not for DogFeatures: {str(error).splitlines()[-1].strip()}") from None
     extractor.weights = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
     return extractor.eval().requires_grad_(False)
 
@@ -84,5 +83,4 @@ def load_inception() -> nn.Module:
     try:
         return NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"])
     except (ModuleNotFoundError, OSError, RuntimeError) as error:  # not installed; not reached; not whole
-        needs = "FID needs the package torch-fidelity and, once, the internet; load_dog_features() needs neither"
-        raise OSError(f"Inception's weights cannot be had ({error}): {needs}") from error
+        raise OSError(f"Inception's weights cannot be had ({error}); load_dog_features() needs no download") from error

@@ -51,11 +51,10 @@ def recover_factors(mu: Tensor, labels: Mapping[str, Tensor], seed: int = 0) -> 
     for i in range(x.shape[1]):
         z = x[repeated]
         z[:, i] = x[shuffled, i]
-        error_increase[:, i] = ((predict(z) - y[repeated]) ** 2).mean(0) - error
+        error_increase[:, i] = (((predict(z) - y[repeated]) ** 2).mean(0) - error).clip(min=0)
     linear_r2, nonlinear_r2 = (r2_score(y[held_out], p, multioutput="raw_values") for p in (linear, prediction))
-    increase = error_increase.clip(min=0)
-    importance = increase / increase.sum(1, keepdims=True).clip(min=1e-300) * nonlinear_r2.clip(min=0)[:, None]
-    return FactorRecovery(list(labels), linear_r2, nonlinear_r2, importance)
+    shares = error_increase / error_increase.sum(1, keepdims=True).clip(min=1e-300)
+    return FactorRecovery(list(labels), linear_r2, nonlinear_r2, shares * nonlinear_r2.clip(min=0)[:, None])
 
 
 def _check(mu: Tensor, labels: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
