@@ -38,7 +38,8 @@ from .settings import TrainingSettings
 
 def make_accelerator() -> Accelerator:
     """The processes that were launched to train together: this one, or several, each with its GPU or on the CPU."""
-    return Accelerator(mixed_precision="no")  # what is computed in bfloat16 is up to `fit`
+    mps = torch.backends.mps.is_available() and not torch.distributed.is_torchelastic_launched()  # processes cannot share it
+    return Accelerator(cpu=not (torch.cuda.is_available() or mps), mixed_precision="no")  # bfloat16 is up to `fit`
 
 
 @dataclass(frozen=True)
