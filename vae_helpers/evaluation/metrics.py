@@ -59,8 +59,9 @@ def evaluate_vae(vae: BaseVAE, pixels: Tensor, beta: float = BETA, seed: int = 0
 
     kls = kl_per_dim(mu, logvar).flatten(1).double().mean(0).numpy()
     sampled, mean, kl = error(reparameterize(mu, logvar, eps)), error(mu), float(kls.sum())
-    loss = sampled + beta * kl
-    return EvalMetrics(len(pixels), beta, loss, sampled, mean, psnr(sampled), psnr(mean), kl, active_units(mu), kls)
+    return EvalMetrics(
+        len(pixels), beta, sampled + beta * kl, sampled, mean, psnr(sampled), psnr(mean), kl, active_units(mu), kls
+    )
 
 
 def active_units(mu: Tensor, threshold: float = 0.01) -> int:
