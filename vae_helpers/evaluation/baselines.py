@@ -26,7 +26,7 @@ def pca_reconstructions(train: Tensor, test: Tensor, n_components: int, pca: PCA
     """x_hat (N, 3, S, S) of `test` from so many principal components of `train`. pca: these, where they are at hand."""
     pca = pca or principal_components(train, n_components)
     x_hat = pca.inverse_transform(pca.transform(to_float(test).flatten(1).numpy()))
-    return torch.from_numpy(x_hat).float().view(test.shape)
+    return torch.from_numpy(x_hat).float().reshape(test.shape)
 
 
 def pca_error(train: Tensor, test: Tensor, n_components: int) -> float:
