@@ -2,8 +2,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal
-from torch.distributions import kl_divergence as torch_kl
+from torch.distributions import Independent, Normal, kl_divergence as torch_kl
 
 from vae_helpers.models import (
     BETA,
