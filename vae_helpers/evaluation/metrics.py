@@ -93,7 +93,7 @@ def image_quality(x_hat: Tensor, pixels: Tensor, batch_size: int = 256) -> Image
             f"and {pixels.dtype} {tuple(pixels.shape)}"
         )
     mse_of, ssim_of = MeanSquaredError(), StructuralSimilarityIndexMeasure(data_range=2.0)
-    for batch, x in zip(x_hat.cpu().float().split(batch_size), pixels.split(batch_size), strict=True):
+    for batch, x in zip(x_hat.cpu().float().contiguous().split(batch_size), pixels.split(batch_size), strict=True):
         mse_of.update(batch.clamp(-1, 1), to_float(x))
         ssim_of.update(batch.clamp(-1, 1), to_float(x))
     mse = mse_of.compute().item()
