@@ -49,12 +49,6 @@ def test_factors_are_independent_of_each_other():
     assert np.abs(correlation).max() < 5 / n**0.5  # five standard errors
 
 
-@pytest.mark.parametrize("pixels", [24, 56])
-def test_a_dog_is_a_square_rgb_picture_of_the_size_asked_for(pixels):
-    image = draw_dog(MIDDLE, pixels)
-    assert (image.mode, image.size) == ("RGB", (pixels, pixels))
-
-
 @pytest.mark.parametrize("name", FACTORS)
 def test_every_factor_changes_the_picture(name):
     values = FACTORS[name] if name in CATEGORICAL else (FACTORS[name][0], MIDDLE[name], FACTORS[name][1])
@@ -70,14 +64,13 @@ def test_a_missing_factor_is_an_error():
 
 
 def test_factors_csv_gives_back_the_factors_that_each_picture_was_drawn_with(tmp_path):
-    paths = write_toy_dogs(tmp_path, 5, seed=3, pixels=24)
+    paths = write_toy_dogs(tmp_path, 5, seed=3)
     assert set(tree(tmp_path)) == {"factors.csv"} | {f"toy_{i:05d}.png" for i in range(5)}
     read = read_factors(tmp_path)
     assert list(read.values()) == sample_factors(5, seed=3)
     for path in paths:
         with Image.open(path) as image:
-            assert np.array_equal(image, draw_dog(read[path.name], 24))
-    # as tree 9addd0c wrote it, so that its dogs are kept
+            assert np.array_equal(image, draw_dog(read[path.name]))
     digest = hashlib.sha256((tmp_path / "factors.csv").read_bytes()).hexdigest()
     assert digest == "8967b75cd4a1c1ab21e1c38bdc954565f665629cfa7c0fbb754d151e30ba0169", (
         "as tree 9addd0c wrote it, so that its dogs are kept"
@@ -85,20 +78,20 @@ def test_factors_csv_gives_back_the_factors_that_each_picture_was_drawn_with(tmp
 
 
 def test_a_folder_cut_short_is_finished_without_drawing_a_dog_twice(tmp_path):
-    whole = write_toy_dogs(tmp_path / "whole", 8, pixels=24)
-    write_toy_dogs(tmp_path / "stopped", 8, pixels=24)
+    whole = write_toy_dogs(tmp_path / "whole", 8)
+    write_toy_dogs(tmp_path / "stopped", 8)
     for path in whole[3:]:
         (tmp_path / "stopped" / path.name).unlink()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "stopped").iterdir()}
-    write_toy_dogs(tmp_path / "stopped", 8, pixels=24)
+    write_toy_dogs(tmp_path / "stopped", 8)
     assert tree(tmp_path / "stopped") == tree(tmp_path / "whole")
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"n": 3}, {"n": 7}, {"pixels": 32}])
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"n": 3}, {"n": 7}])
 def test_a_folder_of_other_dogs_is_drawn_anew(tmp_path, changed):
-    wanted = {"n": 5, "seed": 0, "pixels": 24} | changed
-    write_toy_dogs(tmp_path / "used", 5, seed=0, pixels=24)
+    wanted = {"n": 5, "seed": 0} | changed
+    write_toy_dogs(tmp_path / "used", 5)
     write_toy_dogs(tmp_path / "used", **wanted)
     write_toy_dogs(tmp_path / "fresh", **wanted)
     assert tree(tmp_path / "used") == tree(tmp_path / "fresh")

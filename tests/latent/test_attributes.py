@@ -12,7 +12,7 @@ STATISTICS = ["brightness", "warmth", "contrast", "light from above"]
 def attributes(tmp_path, names: list[str], pixels: torch.Tensor | None = None) -> dict[str, list[float]]:
     """What `dog_attributes` tells of images with these names, where 40 toy dogs were drawn."""
     if not (tmp_path / "factors.csv").exists():
-        write_toy_dogs(tmp_path, 40, pixels=24)
+        write_toy_dogs(tmp_path, 40)
     images = DogImages(random_pixels(len(names), image_size=8) if pixels is None else pixels, names)
     labels = dog_attributes(images, tmp_path)
     assert all(values.shape == (len(names),) and values.dtype == torch.float32 for values in labels.values())

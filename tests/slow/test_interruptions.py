@@ -23,7 +23,15 @@ import torch
 from safetensors import safe_open
 
 from vae_helpers.config import folders
-from vae_helpers.data import COLLECTIONS, fetch_photos, load_images, split_dataset, write_toy_dogs
+from vae_helpers.data import (
+    COLLECTIONS,
+    draw_dog,
+    fetch_photos,
+    load_images,
+    sample_factors,
+    split_dataset,
+    write_toy_dogs,
+)
 from vae_helpers.models import list_checkpoints, load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -128,11 +136,11 @@ def tar(files):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A folder of dogs in many small subfolders, and a collection of photos whose server takes its time."""
-    dogs, drawn = tmp_path_factory.mktemp("dogs"), write_toy_dogs(tmp_path_factory.mktemp("drawn"), 10, pixels=32)
+    dogs, drawn = tmp_path_factory.mktemp("dogs"), [draw_dog(row, 32) for row in sample_factors(10)]
     for i in range(1000):
         path = dogs / f"breed {i // 3}" / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
-        shutil.copy(drawn[i % 10], path)
+        drawn[i % 10].save(path)
 
     box = "<object><bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>40</xmax><ymax>20</ymax></bndbox></object>"
     note = f"<annotation><size><width>40</width><height>20</height></size>{100 * box}</annotation>"
