@@ -58,10 +58,8 @@ def evaluate_vae(vae: BaseVAE, pixels: Tensor, beta: float = BETA, seed: int = 0
         return sum((decode_latents(vae, zs) - to_float(x)).double().square().sum().item() for zs, x in batches) / pixels.numel()
 
     kls = kl_per_dim(mu, logvar).flatten(1).double().mean(0).numpy()
-    sampled, mean, kl = error(reparameterize(mu, logvar, eps)), error(mu), float(kls.sum())
-    return EvalMetrics(
-        len(pixels), beta, sampled + beta * kl, sampled, mean, psnr(sampled), psnr(mean), kl, active_units(mu), kls
-    )
+    drawn, mean, kl = error(reparameterize(mu, logvar, eps)), error(mu), float(kls.sum())
+    return EvalMetrics(len(pixels), beta, drawn + beta * kl, drawn, mean, psnr(drawn), psnr(mean), kl, active_units(mu), kls)
 
 
 def active_units(mu: Tensor, threshold: float = 0.01) -> int:
