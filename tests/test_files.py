@@ -108,7 +108,7 @@ def test_what_killed_processes_left_is_cleared_and_what_others_are_writing_is_no
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"there\n"
         (tmp_path / "mine.partial").write_text("not ours")
-        remove_stale_temp_files(tmp_path)
+        remove_stale_temp_files(tmp_path, idle_seconds=3600)
         assert len(tree(tmp_path)) == 2, "it is still being written"
         process.kill()
         process.wait()

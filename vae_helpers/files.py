@@ -3,31 +3,28 @@
 This module imports nothing of ours; torch is imported when weights are read or written, so that `--help` need not wait for it.
 """
 
-import contextlib
 import errno
-import hashlib
 import json
 import os
 import secrets
 import shutil
 import socket
 import sys
+import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import filelock
-import psutil
 from safetensors import SafetensorError
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Where the weights are that come with the package."""
 MAX_BYTES = 2**28
 """Bytes of the largest file that is taken for an image."""
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]  # a process number counts on its machine only
 
 
 @contextmanager
@@ -39,7 +36,7 @@ def atomic_write(path: str | Path, size: int = 0, flush: bool = True) -> Iterato
     which a power cut may leave some empty. Raises OSError that says which path cannot be written, why, and what to do.
     """
     path = Path(path)
-    partial = path.with_name(f".{_HOST}-{os.getpid()}.{secrets.token_hex(6)}.partial")
+    partial = path.with_name(f".tmp-{secrets.token_hex(6)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if size > free_bytes(path):
@@ -52,16 +49,26 @@ def atomic_write(path: str | Path, size: int = 0, flush: bool = True) -> Iterato
     except OSError as error:
         raise cannot_write(path, error, size) from error
     finally:
-        with contextlib.suppress(OSError):  # in a folder that takes no files
+        with suppress(OSError):  # in a folder that takes no files
             partial.unlink(missing_ok=True)
 
 
-def remove_stale_temp_files(folder: str | Path) -> None:
-    """Remove, in `folder` and below, what killed processes of this machine left of files that they were writing."""
-    for path in list(Path(folder).rglob(f".{_HOST}-*.partial")):
-        pid = path.name.split(".")[1].removeprefix(f"{_HOST}-")
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            path.unlink(missing_ok=True)
+def write_file(path: str | Path, content: bytes | str) -> None:
+    """Write a file whole or not at all, text as UTF-8. Raises OSError as `atomic_write` does."""
+    content = content.encode() if isinstance(content, str) else content
+    with atomic_write(path, size=len(content)) as partial:
+        partial.write_bytes(content)
+
+
+def remove_stale_temp_files(folder: str | Path, idle_seconds: float = 0) -> None:
+    """Remove, in `folder` and below, what killed processes left of files that they were writing.
+
+    Where others may be writing (no `lock_folder`): only what nobody has written to for `idle_seconds`.
+    """
+    for path in list(Path(folder).rglob(".tmp-*.partial")):
+        with suppress(FileNotFoundError):  # another process has just finished it
+            if time.time() - path.stat().st_mtime >= idle_seconds:
+                path.unlink()
 
 
 def cannot_write(path: Path, error: OSError, size: int = 0) -> OSError:
@@ -95,8 +102,7 @@ def read_file(path: str | Path) -> bytes:
 
 def reason(error: Exception, path: Path) -> str:
     """Why, in a few words, without the path."""
-    message = (isinstance(error, OSError) and error.strerror) or str(error).removeprefix(f"{str(path)!r}: ")
-    return message or type(error).__name__
+    return getattr(error, "strerror", None) or str(error).removeprefix(f"{str(path)!r}: ") or type(error).__name__
 
 
 def is_safe_path(name: str) -> bool:
@@ -114,21 +120,20 @@ def lock_folder(folder: str | Path, what: str) -> Iterator[None]:
     says which process, since when, and what to do.
     """
     folder = Path(folder).resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
     note, lock = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("holder", "lock"))
-    held = filelock.FileLock(lock, timeout=0)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        held.acquire()
+        held = filelock.FileLock(lock).acquire(timeout=0)
     except filelock.Timeout:
         holder = note.read_text(encoding="utf-8") if note.is_file() else "another process"
         raise BlockingIOError(f"{what} in {str(folder)!r} are being written by {holder}: wait for it, or stop it") from None
-    try:
-        process, now = f"process {os.getpid()} on {socket.gethostname()}", datetime.now().isoformat(" ", "seconds")
-        note.write_text(f"{process} ({' '.join(sys.argv)[:200]}) since {now}", encoding="utf-8")
-        yield
-    finally:
-        note.unlink(missing_ok=True)
-        held.release()
+    with held:
+        process = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv)[:200]})"
+        note.write_text(f"{process} since {datetime.now().isoformat(' ', 'seconds')}", encoding="utf-8")
+        try:
+            yield
+        finally:
+            note.unlink(missing_ok=True)
 
 
 def save_weights(path: str | Path, state: dict[str, Any], metadata: dict[str, Any], dtype: Any = None) -> None:
@@ -141,9 +146,7 @@ def save_weights(path: str | Path, state: dict[str, Any], metadata: dict[str, An
 
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
     checksum = {"crc32": zlib.crc32(_split(save(state))[1])}  # the format has none of its own
-    content = save(state, {name: json.dumps(value) for name, value in (metadata | checksum).items()})
-    with atomic_write(path, size=len(content)) as partial:
-        partial.write_bytes(content)
+    write_file(path, save(state, {name: json.dumps(value) for name, value in (metadata | checksum).items()}))
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -155,12 +158,11 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     content = Path(path).read_bytes()
     try:
-        state, (header, numbers), metadata = load(content), _split(content), {}
-        for name, text in json.loads(header).get("__metadata__", {}).items():
-            try:
+        state, (header, numbers) = load(content), _split(content)
+        metadata = json.loads(header).get("__metadata__", {})
+        for name, text in metadata.items():
+            with suppress(ValueError):  # another program's text
                 metadata[name] = json.loads(text)
-            except ValueError:
-                metadata[name] = text
         if metadata.pop("crc32", None) not in (None, zlib.crc32(numbers)):
             raise ValueError("its checksum is wrong")
     except (SafetensorError, ValueError) as error:

@@ -13,9 +13,8 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from .crops import BOX_OF, BOXES, Box, Crop, check_crop, read_boxes, square_arou
 from .folders import file_stamp, names_to_read, read_manifest, report_unreadable
 
 MAPPED_ABOVE = 2**28
-"""Bytes of pixels (28,532 images of 56 x 56) above which they lie in a file that is mapped into memory."""
+"""Bytes of pixels (28,532 images of 56 x 56) above which they lie in a temporary file that is mapped into memory."""
 MIN_SIDE = 8
 """Pixels across the smallest picture that is used: less is a speck, such as web pages hide in their text."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # whatever the name says; others can do more than show a picture
@@ -39,12 +38,11 @@ _DECODER = 3  # part of the cache's signature: raise it when `decode_image` chan
 @dataclass(frozen=True)
 class DogImages:
     """Decoded images. `pixels`: uint8 (N, 3, S, S); `names`: N names, relative to the folder they came from; `crop`: how each
-    was made a square; `cache_dir`: where a copy goes that is too large for memory."""
+    was made a square."""
 
     pixels: Tensor
     names: list[str]
     crop: Crop = "none"
-    cache_dir: Path | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -52,7 +50,7 @@ class DogImages:
     def take(self, indices: Sequence[int]) -> "DogImages":
         """The images at `indices`, in that order."""
         indices = torch.as_tensor(indices, dtype=torch.long)
-        pixels = _empty_pixels(len(indices), self.pixels.shape[-1], self.cache_dir)
+        pixels = _empty_pixels(len(indices), self.pixels.shape[-1])
         torch.index_select(self.pixels, 0, indices, out=pixels)
         return replace(self, pixels=pixels, names=[self.names[i] for i in indices.tolist()])
 
@@ -130,13 +128,15 @@ def load_images(
     cache = Path(cache_dir, place) if cache_dir is not None else None
     stored = _read_cache(cache, signature)
     if stored is None:
-        *stored, for_good = _decode_all(folder, boxes, image_size, crop, cache_dir)
-        if cache and for_good and len(stored[0]):
+        pixels, read, errors = _decode_all(folder, boxes, image_size, crop)
+        stored = pixels, read, {name: reason(error, folder / name) for name, error in errors.items()}
+        for_good = all(isinstance(error, ValueError | FileNotFoundError) for error in errors.values())  # it lies in the files
+        if cache and for_good and read:
             _write_cache(cache, signature, *stored)
             stored = _read_cache(cache, signature) or stored  # from here on mapped, as when it is there already
-    pixels, names_read, skipped = stored
+    pixels, read, skipped = stored
     report_unreadable(skipped, len(names), folder)
-    return DogImages(pixels, names_read, crop, cache and cache.parent)
+    return DogImages(pixels, read, crop)
 
 
 def _digest(about: object) -> str:
@@ -144,9 +144,9 @@ def _digest(about: object) -> str:
 
 
 def _decode_all(
-    folder: Path, boxes: dict[str, Box | None], image_size: int, crop: Crop, cache_dir: str | Path | None
-) -> tuple[Tensor, list[str], dict[str, str], bool]:
-    """(pixels, names read, name -> reason of those that cannot be, whether that is for good: it lies in the files)."""
+    folder: Path, boxes: dict[str, Box | None], image_size: int, crop: Crop
+) -> tuple[Tensor, list[str], dict[str, Exception]]:
+    """(pixels, names read, name -> why of those that cannot be) of the images that `boxes` names."""
 
     def attempt(name: str) -> np.ndarray | Exception:
         try:
@@ -154,63 +154,50 @@ def _decode_all(
         except (OSError, ValueError, MemoryError) as error:
             return error
 
-    pixels = _empty_pixels(len(boxes), image_size, cache_dir)
-    rows, read, skipped, for_good = pixels.numpy(), [], {}, True
+    pixels, read, errors = _empty_pixels(len(boxes), image_size), [], {}
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in `skipped`
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in `errors`
         decoded = tqdm(pool.map(attempt, boxes), "decoding", len(boxes), unit="image", leave=False)
         for name, image in zip(boxes, decoded, strict=True):
-            if isinstance(image, np.ndarray):
-                rows[len(read)] = image.transpose(2, 0, 1)
-                read.append(name)
+            if isinstance(image, Exception):
+                errors[name] = image
             else:
-                skipped[name] = reason(image, folder / name)
-                for_good &= isinstance(image, ValueError | FileNotFoundError)
-    return pixels[: len(read)], read, skipped, for_good
+                pixels.numpy()[len(read)] = image.transpose(2, 0, 1)
+                read.append(name)
+    return pixels[: len(read)], read, errors
 
 
-def _empty_pixels(n: int, image_size: int, cache_dir: str | Path | None) -> Tensor:
+def _empty_pixels(n: int, image_size: int) -> Tensor:
     """uint8 (n, 3, S, S) to be filled: in memory, or above MAPPED_ABOVE bytes in a nameless file that need not fit there.
 
-    The file lies in `cache_dir`, or among the system's temporary files. Raises OSError when the disk has no room for it.
+    The file lies among the system's temporary files (TMPDIR). Raises OSError when there is no room for it.
     """
     shape = (n, 3, image_size, image_size)
     size = math.prod(shape)
     if size <= MAPPED_ABOVE:
         return torch.empty(shape, dtype=torch.uint8)
     try:
-        with _nameless_file(cache_dir) as file:
+        with tempfile.TemporaryFile() as file:
             if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would end the program without a word
                 os.posix_fallocate(file.fileno(), 0, size)
             return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
     except OSError as error:
-        place = str(cache_dir or tempfile.gettempdir())
-        raise OSError(f"no room for {size / 1e9:.1f} GB of decoded images in {place!r}: {error}") from None
-
-
-def _nameless_file(folder: str | Path | None) -> IO[bytes]:
-    if folder is not None:
-        with contextlib.suppress(OSError):  # it takes no files: the system's temporary folder does
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryFile(dir=folder)
-    return tempfile.TemporaryFile()
+        where = f"{tempfile.gettempdir()!r} (TMPDIR sets another folder)"
+        raise OSError(f"no room for {size / 1e9:.1f} GB of decoded images in {where}: {error}") from None
 
 
 def _read_cache(cache: Path | None, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:
     """What `_write_cache` wrote: a line of JSON, then the pixels, which are mapped into memory."""
-    try:
+    with contextlib.suppress(Exception):  # there is none, or of other files, or it is damaged: it is made again
         with cache.open("rb") as file:
             shape, names, skipped = json.loads(file.readline())[signature]
-            pixels = np.memmap(file, np.uint8, "c", file.tell(), tuple(shape))
-    except Exception:  # there is none, or of other files, or it is damaged: it is made again
-        return None
-    return torch.from_numpy(pixels), names, skipped
+            return torch.from_numpy(np.memmap(file, np.uint8, "c", file.tell(), tuple(shape))), names, skipped
 
 
 def _write_cache(cache: Path, signature: str, pixels: Tensor, names: list[str], skipped: dict[str, str]) -> None:
     """Keep decoded images for the next time, or warn that they cannot be kept."""
     try:
-        remove_stale_temp_files(cache.parent)
+        remove_stale_temp_files(cache.parent, idle_seconds=86_400)
         with atomic_write(cache, size=pixels.numel()) as partial, partial.open("wb") as file:
             file.write(json.dumps({signature: [pixels.shape, names, skipped]}).encode() + b"\n")
             file.write(pixels.numpy())
