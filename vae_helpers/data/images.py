@@ -188,10 +188,10 @@ def _empty_pixels(n: int, image_size: int) -> Tensor:
 
 def _read_cache(cache: Path | None, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:
     """What `_write_cache` wrote: a line of JSON, then the pixels, which are mapped into memory."""
-    with contextlib.suppress(Exception):  # there is none, or of other files, or it is damaged: it is made again
-        with cache.open("rb") as file:
-            shape, names, skipped = json.loads(file.readline())[signature]
-            return torch.from_numpy(np.memmap(file, np.uint8, "c", file.tell(), tuple(shape))), names, skipped
+    with contextlib.suppress(Exception), cache.open("rb") as file:
+        shape, names, skipped = json.loads(file.readline())[signature]
+        return torch.from_numpy(np.memmap(file, np.uint8, "c", file.tell(), tuple(shape))), names, skipped
+    return None  # there is none, or of other files, or it is damaged: it is made again
 
 
 def _write_cache(cache: Path, signature: str, pixels: Tensor, names: list[str], skipped: dict[str, str]) -> None:
