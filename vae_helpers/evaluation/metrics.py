@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
-from torchmetrics import MeanSquaredError
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from ..models.inference import decode_latents, encode_images, to_float
@@ -80,7 +79,7 @@ class ImageQuality:
 
 
 def image_quality(x_hat: Tensor, pixels: Tensor, batch_size: int = 256) -> ImageQuality:
-    """MSE, PSNR and SSIM over all images, by torchmetrics (SSIM: Gaussian window of 11 pixels, averaged over images).
+    """MSE, PSNR and SSIM over all images (SSIM by torchmetrics: Gaussian window of 11 pixels, averaged over images).
 
     x_hat: float (N, 3, S, S), clamped to [-1, 1] as if shown; pixels: uint8, the originals. Raises ValueError for other
     shapes or types.
@@ -90,12 +89,12 @@ def image_quality(x_hat: Tensor, pixels: Tensor, batch_size: int = 256) -> Image
             f"image_quality compares float images with as many uint8 ones; got {x_hat.dtype} {tuple(x_hat.shape)} "
             f"and {pixels.dtype} {tuple(pixels.shape)}"
         )
-    mse_of, ssim_of = MeanSquaredError(), StructuralSimilarityIndexMeasure(data_range=2.0)
-    for batch, x in zip(x_hat.cpu().float().contiguous().split(batch_size), pixels.split(batch_size), strict=True):
-        mse_of.update(batch.clamp(-1, 1), to_float(x))
-        ssim_of.update(batch.clamp(-1, 1), to_float(x))
-    mse = mse_of.compute().item()
-    return ImageQuality(mse, psnr(mse), ssim_of.compute().item())
+    squared_error, ssim = 0.0, StructuralSimilarityIndexMeasure(data_range=2.0)
+    for batch, x in zip(x_hat.cpu().float().split(batch_size), pixels.split(batch_size), strict=True):
+        squared_error += (batch.clamp(-1, 1) - to_float(x)).double().square().sum().item()
+        ssim.update(batch.clamp(-1, 1), to_float(x))
+    mse = squared_error / pixels.numel()
+    return ImageQuality(mse, psnr(mse), ssim.compute().item())
 
 
 @dataclass(frozen=True)
