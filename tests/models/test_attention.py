@@ -77,10 +77,12 @@ def test_a_network_that_diffusers_does_not_know_is_not_written_for_it(tmp_path, 
     assert not (tmp_path / "new").exists()
 
 
-def test_another_network_of_diffusers_is_refused(tmp_path):
-    to_diffusers(AttentionVAE(8, 3, 4, 16), tmp_path)
-    config = tmp_path / "config.json"
-    config.write_text(config.read_text().replace('"layers_per_block": 2', '"layers_per_block": 3'))
+@pytest.mark.parametrize("other", [{"layers_per_block": 1}, {"block_out_channels": (8, 16, 16, 32)}])
+def test_another_network_of_diffusers_is_refused(tmp_path, other):
+    diffusers = pytest.importorskip("diffusers")
+    down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
+    sizes = {"block_out_channels": (8, 16, 32, 32), "layers_per_block": 2, "norm_num_groups": 4, "sample_size": 16}
+    diffusers.AutoencoderKL(down_block_types=down, up_block_types=up, **(sizes | other)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="another network"):
         from_diffusers(tmp_path)
 

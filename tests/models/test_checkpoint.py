@@ -154,8 +154,8 @@ def test_a_single_byte_gone_bad_among_the_weights_is_noticed(saved):
     [
         (lambda content: content.pop("architecture"), "made by another program"),
         (lambda content: content["weights"].popitem(), "do not fit its architecture"),
-        (lambda content: content["weights"].update(more=torch.ones(2)), "'more' is .* should be absent"),
-        (lambda content: content["architecture"].update(latent_dim=5), r"is \(.*4\) and should be \(.*5\)"),
+        (lambda content: content["weights"].update(more=torch.ones(2)), 'Unexpected key.*"more"'),
+        (lambda content: content["architecture"].update(latent_dim=5), "size mismatch for encoder.*linear"),
         (lambda content: content["architecture"].update(latent_dim=10**12), "do not fit its architecture"),
         (lambda content: content["architecture"].update(image_size=13), "multiple of 8"),
         (lambda content: content["architecture"].update(depth=3), "depth"),

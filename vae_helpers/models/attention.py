@@ -51,26 +51,19 @@ class Attention(nn.Module):
         return (scores.float() / rows.shape[2] ** 0.5).softmax(2)
 
 
-class Downsample(nn.Sequential):
+def downsample(channels: int) -> nn.Sequential:
     """(B, C, H, W) -> (B, C, H/2, W/2): a convolution that looks at every second pixel, padded at the right and below."""
-
-    def __init__(self, channels: int):
-        super().__init__(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, kernel_size=3, stride=2))
-
-
-class Upsample(nn.Sequential):
-    """(B, C, H, W) -> (B, C, 2H, 2W): every pixel four times, then a convolution."""
-
-    def __init__(self, channels: int):
-        super().__init__(nn.Upsample(scale_factor=2.0, mode="nearest"), conv(channels, channels))
+    return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, kernel_size=3, stride=2))
 
 
 def resolution_stages(way: str, channels: list[int], blocks: int, groups: int) -> dict[str, nn.Module]:
-    """At each of the `channels` so many residual blocks, and from one to the next a Downsample or Upsample (way: down, up)."""
+    """At each of the `channels` so many residual blocks, and from one to the next half the size ("down") or twice ("up")."""
     layers, c_in = {}, channels[0]
     for i, c in enumerate(channels):
         if i:
-            layers[f"{way}{i - 1}_resample"] = Downsample(c_in) if way == "down" else Upsample(c_in)
+            layers[f"{way}{i - 1}_resample"] = (
+                downsample(c_in) if way == "down" else nn.Sequential(nn.Upsample(scale_factor=2.0), conv(c_in, c_in))
+            )
         for j in range(blocks):
             layers[f"{way}{i}_block{j}"] = ResBlock(c if j else c_in, c, groups)
         c_in = c
@@ -89,7 +82,7 @@ class AttentionEncoder(nn.Module):
     def __init__(self, channels: list[int], latent_channels: int, groups: int, patch: int, blocks: int):
         super().__init__()
         self.conv_branch = sequential(  # shapes for S = 56, patch = 1
-            patches=nn.PixelUnshuffle(patch) if patch > 1 else nn.Identity(),  # each a pixel of 3·patch² channels
+            **({"patches": nn.PixelUnshuffle(patch)} if patch > 1 else {}),  # each a pixel of 3·patch² channels
             conv_in=conv(3 * patch**2, channels[0]),  # (B, a, 56, 56)
             **resolution_stages("down", channels, blocks, groups),  # (B, b, 28, 28), (B, c, 14, 14), (B, d, 7, 7)
             **middle_stage(channels[-1], groups),
@@ -120,7 +113,7 @@ class AttentionDecoder(nn.Module):
             norm_out=GroupNorm(groups, channels[0], EPS),
             act_out=nn.SiLU(),
             conv_out=conv(channels[0], 3 * patch**2),
-            pixels=nn.PixelShuffle(patch) if patch > 1 else nn.Identity(),  # (B, 3, 56, 56)
+            **({"pixels": nn.PixelShuffle(patch)} if patch > 1 else {}),  # (B, 3, 56, 56)
         )
         self.linear_branch = None
 
@@ -141,10 +134,8 @@ class AttentionVAE(BaseVAE):
 
     def __init__(self, width: int = 32, latent_channels: int = 8, groups: int = 8, image_size: int = 56):
         super().__init__(image_size)
-        if groups < 1 or width < 1 or width % groups:
-            raise ValueError(f"width={width} must be a multiple of groups={groups}, both at least 1")
-        if latent_channels < 1:
-            raise ValueError(f"latent_channels={latent_channels} must be at least 1")
+        if min(width, latent_channels, groups) < 1 or width % groups:
+            raise ValueError(f"width={width} must be a multiple of groups={groups}; both, and {latent_channels=}, at least 1")
         self.latent_shape = (latent_channels, image_size // 8, image_size // 8)
         sizes = {"latent_channels": latent_channels, "groups": groups}
         self.architecture = {"kind": self.kind, "width": width, "image_size": image_size} | sizes

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import atomic_write, load_weights, save_weights
+from ..files import load_weights, save_weights, write_file
 from .attention import AttentionVAE, SpatialVAE
 from .losses import BETA
 from .vae import VAE, BaseVAE
@@ -48,8 +48,7 @@ class Checkpoint:
     @property
     def beta(self) -> float:
         """The weight of the KL that the model was trained with; of a calibrated one, that of its newest epoch."""
-        source = self.history[-1] if self.history and self.settings.get("calibrated") else self.settings
-        return source.get("beta", BETA)
+        return ({"beta": BETA} | self.settings | (self.history or [{}])[-1])["beta"]
 
 
 def checkpoint_path(folder: str | Path, epoch: int) -> Path:
@@ -115,16 +114,15 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         saved = saved.get("checkpoint", saved) | {"weights": weights}  # "checkpoint": where tree 9addd0c had it
     else:
         saved = _read_pth(path)
-    if "architecture" not in saved:
-        what = f"a prior ({saved['prior']}), which load_prior reads" if "prior" in saved else "made by another program"
-        raise ValueError(f"{str(path)!r} does not hold a VAE of this package: it is {what}")
     try:
+        if "architecture" not in saved:
+            raise ValueError("it is made by another program, or a prior, which load_prior reads")
         vae = _build(saved["architecture"], saved["weights"])
         vae.crop = str(saved.get("preprocessing", {}).get("crop", vae.crop))
         epoch, history, settings = saved.get("epoch", 0), list(saved.get("history", [])), dict(saved.get("settings", {}))
         if type(epoch) is not int or not all(isinstance(record, dict) for record in history):
             raise ValueError(f"epoch is {epoch!r}, or its history is not a list of records")
-    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
         raise ValueError(f"{str(path)!r} does not hold a VAE of this package: {error}") from None
     return Checkpoint(
         vae.to(device=device, memory_format=torch.channels_last).eval(), epoch, history, settings, str(saved.get("run", ""))
@@ -135,22 +133,20 @@ def _build(architecture: dict[str, Any], weights: dict[str, Tensor]) -> BaseVAE:
     """The VAE of these weights. Sizes are compared before anything of the size that the file claims is made."""
     with torch.device("meta"):  # no memory yet, and no random numbers
         vae = build_vae(architecture)
-    weights = current_names(weights, vae)
-    wanted = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            is_, should = (shapes.get(name, "absent") for shapes in (found, wanted))
-            raise ValueError(f"its weights do not fit its architecture: {name!r} is {is_} and should be {should}")
-        if weights[name].untyped_storage().nbytes() < weights[name].nbytes:  # a small file may claim to be a large tensor
+    for name, tensor in weights.items():
+        if tensor.untyped_storage().nbytes() < tensor.nbytes:  # a small file may claim to be a large tensor
             raise ValueError(f"its weights are not all in the file: {name!r}")
-        if not weights[name].is_floating_point() or not weights[name].isfinite().all():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
             raise ValueError(f"its weights hold NaN, infinite or other than real numbers: in {name!r}")
-    vae.to_empty(device="cpu").load_state_dict(weights)
+    weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in current_names(weights, vae).items()}
+    try:
+        vae.load_state_dict(weights, assign=True)
+    except RuntimeError as error:  # its first line only says that there is an error
+        raise ValueError(f"its weights do not fit its architecture: {str(error).splitlines()[1].strip()}") from None
     return vae
 
 
-_OLD_NAMES = (  # of tree 9addd0c -> today's, as regular expressions; what is left are positions, for `current_names`
+_OLD_NAMES = (  # of tree 9addd0c -> today's, as regular expressions; numbers of layers are left, for `current_names`
     (r"\.curve\.(\d+)\.norm\.", r".curve.\1.norm1."),
     (r"\.first\.", ".conv1."),
     (r"\.second\.", ".conv2."),
@@ -165,13 +161,11 @@ def current_names(weights: dict[str, Tensor], vae: BaseVAE) -> dict[str, Tensor]
     """`weights` of a network like `vae` under today's names; tree 9addd0c numbered the layers (`encoder.curve.3.first`)."""
     for old, new in _OLD_NAMES:
         weights = {re.sub(old, new, name): weight for name, weight in weights.items()}
-    stage_at = {}
-    for branch in ("encoder.conv_branch", "decoder.conv_branch"):
-        numbers = sorted({int(m[1]) for name in weights if (m := re.match(rf"{branch}\.(\d+)\.", name))})
-        stages = [name for name, layer in vae.get_submodule(branch).named_children() if list(layer.parameters())]
-        stage_at |= {f"{branch}.{n}.": f"{branch}.{stage}." for n, stage in zip(numbers, stages, strict=False)}
-    layer = re.compile(r"^\w+\.conv_branch\.\d+\.")
-    return {layer.sub(lambda m: stage_at.get(m[0], m[0]), name): weight for name, weight in weights.items()}
+
+    def stage(place: re.Match) -> str:
+        return f"{place[1]}.{list(dict(vae.get_submodule(place[1]).named_children()))[int(place[2])]}."
+
+    return {re.sub(r"^(\w+\.conv_branch)\.(\d+)\.", stage, name): weight for name, weight in weights.items()}
 
 
 def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
@@ -212,21 +206,21 @@ def run_name(run: dict[str, Any]) -> str:
 
 def archive_run(folder: str | Path, name: str) -> Path:
     """Move every checkpoint in `folder`, and its training state, to `folder/name` (or `name-2`, …); returns that folder."""
-    folder = Path(folder)
-    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
-    target = next(folder / name for name in names if not (folder / name).exists())
+    folder, n = Path(folder), itertools.count(2)
+    target = folder / name
+    while target.exists():
+        target = folder / f"{name}-{next(n)}"
     target.mkdir(parents=True)
-    found = sorted(path for path in folder.iterdir() if path.name == STATE_FILE or _CHECKPOINT_NAME.fullmatch(path.name))
-    for path in found:  # the state first: after a kill, checkpoints without one are taken for another run's
-        path.rename(target / path.name)
+    for path in sorted(folder.iterdir()):  # the state first: after a kill, checkpoints without one are taken for another run's
+        if path.name == STATE_FILE or _CHECKPOINT_NAME.fullmatch(path.name):
+            path.rename(target / path.name)
     return target
 
 
 def _write_pth(path: str | Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()  # torch would not say why it cannot write
     torch.save(content, buffer)
-    with atomic_write(path, size=len(buffer.getbuffer())) as partial:
-        partial.write_bytes(buffer.getbuffer())
+    write_file(path, buffer.getvalue())
 
 
 def _read_pth(path: str | Path) -> dict[str, Any]:

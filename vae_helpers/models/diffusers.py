@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save
 
-from ..files import atomic_write
+from ..files import write_file
 from .attention import MULTIPLES, AttentionVAE
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
@@ -44,11 +44,9 @@ def to_diffusers(vae: AttentionVAE, folder: str | Path) -> None:
         "sample_size": sizes["image_size"],
         "scaling_factor": 1.0,  # of latents, for a diffusion model: ours are about 1 wide as they are
     }
-    with atomic_write(Path(folder) / "config.json") as partial:
-        partial.write_text(json.dumps(config, indent=1), encoding="utf-8")
+    write_file(Path(folder) / "config.json", json.dumps(config, indent=1))
     weights = {diffusers_name(name): x.detach().cpu().contiguous() for name, x in vae.state_dict().items()}
-    with atomic_write(Path(folder) / WEIGHTS_NAME) as partial:
-        partial.write_bytes(save(weights, {"format": "pt"}))
+    write_file(Path(folder) / WEIGHTS_NAME, save(weights, {"format": "pt"}))
 
 
 def from_diffusers(folder: str | Path, image_size: int | None = None) -> AttentionVAE:
@@ -57,21 +55,15 @@ def from_diffusers(folder: str | Path, image_size: int | None = None) -> Attenti
     image_size: S of the images it will see (default: what its config says). Raises ValueError when it is another network.
     """
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    channels, layers = config.get("block_out_channels", [64]), config.get("layers_per_block", 1)  # with diffusers' defaults
-    others = (config.get(name, default) for name, default in (("latent_channels", 4), ("norm_num_groups", 32)))
-    wanted = [channels[0] * multiple for multiple in MULTIPLES]
-    if channels != wanted or layers != 2:
-        raise ValueError(
-            f"{str(folder)!r} has channels {channels} and {layers} layers a block, not {wanted} and 2: "
-            "another network than Stable Diffusion's autoencoder"
-        )
-    vae = AttentionVAE(channels[0], *others, image_size or config.get("sample_size", 32))
+    config = {"latent_channels": 4, "norm_num_groups": 32, "sample_size": 32} | config  # diffusers' defaults
+    sizes = config["block_out_channels"][0], config["latent_channels"], config["norm_num_groups"]
     theirs = {diffusers_name(name): x.float() for name, x in load_file(Path(folder) / WEIGHTS_NAME).items()}  # older names too
-    names = {diffusers_name(name): name for name in vae.state_dict()}
     try:
+        vae = AttentionVAE(*sizes, image_size or config["sample_size"])
+        names = {diffusers_name(name): name for name in vae.state_dict()}
         vae.load_state_dict({names.get(name, name): x for name, x in theirs.items()})
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {str(folder)!r} are not those of the network in its config: {error}") from None
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{str(folder)!r} holds another network than Stable Diffusion's autoencoder: {error}") from None
     return vae.eval()
 
 

@@ -1,6 +1,5 @@
 """VAEs and priors by name: those that come with the package, and those in a file or a folder."""
 
-import re
 from pathlib import Path
 
 from ..files import WEIGHTS, load_weights
@@ -39,20 +38,17 @@ def load_prior(x: str | Path) -> Prior:
     path = _find(x)
     path = path / "prior.safetensors" if path.is_dir() else path
     state, metadata = load_weights(path)
-    if "architecture" in metadata:
-        raise ValueError(f"{str(x)!r} is a VAE, which load_pretrained reads, and not a prior")
     try:
         return prior_from(state, metadata)
     except ValueError as error:
-        raise ValueError(f"{str(x)!r} is not a prior: {error}") from None
+        raise ValueError(f"{str(x)!r} is not a prior (load_pretrained reads VAEs): {error}") from None
 
 
 def _find(x: str | Path) -> Path:
     """The file or folder that `x` stands for."""
     shipped = {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
     path = shipped.get(str(x), Path(x))
-    if path.exists():
-        return path
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(x)) and path.suffix not in (".pth", ".safetensors"):
-        raise ValueError(f"no file or folder {str(x)!r} here, and weights on the Hugging Face hub cannot be loaded yet")
-    raise ValueError(f"{str(x)!r} is no file or folder, and not one of the weights that come with it: {', '.join(shipped)}")
+    if not path.exists():
+        hub = "from the Hugging Face hub nothing can be loaded yet"
+        raise ValueError(f"{str(x)!r} is no file or folder, and not one of the weights here: {', '.join(shipped)} ({hub})")
+    return path

@@ -101,7 +101,6 @@ class BaseVAE(nn.Module):
     crop: how photos are cut for this model before they are scaled to S x S: "none", "center", "box" or "head".
     """
 
-    image_size: int
     latent_shape: tuple[int, ...]
     architecture: dict
     encoder: nn.Module
@@ -155,10 +154,9 @@ class VAE(BaseVAE):
 
     def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
         super().__init__(image_size)
-        if len(widths) != 3 or any(width < 8 or width % 8 for width in widths):
-            raise ValueError(f"widths={widths} must be three multiples of 8: one for 28, 14 and 7 pixels")
-        if image_size == 8 and widths[2] == 8:
-            raise ValueError("image_size=8 leaves one pixel to normalise over: the last width must be 16 or more")
+        if len(widths) != 3 or any(width < 8 or width % 8 for width in widths) or image_size == widths[2] == 8:
+            last = "; the last 16 or more for image_size=8, where it normalises over one pixel"
+            raise ValueError(f"widths={widths} must be multiples of 8, one each for 28, 14 and 7 pixels{last}")
         if latent_dim < 1:
             raise ValueError(f"latent_dim={latent_dim} must be at least 1")
         self.latent_shape = (latent_dim,)
