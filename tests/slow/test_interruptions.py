@@ -73,7 +73,17 @@ KILLS = {splitting: 7, caching: 8, training: 6, downloading: 8}
 SECONDS = 60  # more than any of them takes
 
 WARM = multiprocessing.get_context("forkserver")  # to import torch anew for each of them would take most of the time
-WARM.set_forkserver_preload(["pytest", "pooch", "requests", "torch._dynamo", "vae_helpers.data", "vae_helpers.training.loop"])
+WARM.set_forkserver_preload(
+    [
+        "pytest",
+        "pooch",
+        "requests",
+        "torch._dynamo",
+        "vae_helpers.data.photos",
+        "vae_helpers.data.split",
+        "vae_helpers.training.loop",
+    ]
+)
 
 
 def write_slowly(path, content, pause):
