@@ -16,7 +16,6 @@ from xml.etree import ElementTree
 
 from filelock import FileLock
 from PIL import Image
-from tqdm.auto import tqdm
 
 from ..files import cannot_write, free_bytes, is_safe_path
 from .crops import BOXES, Box, Crop
@@ -27,18 +26,17 @@ from .toy_dogs import write_toy_dogs
 if TYPE_CHECKING:
     from ..config import Folders
 
-RETRIES = 3
 ABOUT = "ABOUT.txt"  # beside photos that were fetched: whose they are; the last file to be written
-NOT_A_JPEG = "n02105855_2933.jpg"  # the one file of Stanford Dogs that is not what its name says: a PNG
+NOT_A_JPEG = "n02105855-Shetland_sheepdog/n02105855_2933.jpg"  # the one file of Stanford Dogs that is left out: a PNG
 
 
 class Collection(NamedTuple):
     """Photos that have a name. archives: where their tar files are published -> "md5:..." or "sha256:...". about: what they
-    are, whose, and on what terms. arrange: (unpacked, target) -> boxes; moves the images to target/<breed>/."""
+    are, whose, and on what terms. arrange: (unpacked, target) -> each image's box, or None; moves them to target/<breed>/."""
 
     archives: dict[str, str]
     about: str
-    arrange: Callable[[Path, Path], dict[str, Box]]
+    arrange: Callable[[Path, Path], dict[str, Box | None]]
 
 
 def resolve_source(dogs: str | Path, where: "Folders", n_toy_dogs: int = 4096) -> Path:
@@ -93,13 +91,13 @@ def fetch_photos(name: str, photos_dir: Path) -> Path:
             for url, checksum in collection.archives.items():
                 unpack(_download(url, checksum, downloads), making / "unpacked")
             whole = making / "whole"
-            boxes = collection.arrange(making / "unpacked", whole)
+            boxes = {name: box for name, box in collection.arrange(making / "unpacked", whole).items() if box}
             (whole / BOXES).write_text(json.dumps(boxes), encoding="utf-8")
             (whole / ABOUT).write_text(collection.about + "\n", encoding="utf-8")
-            _flush(whole)
+            if hasattr(os, "sync"):
+                os.sync()  # a power cut finds all of it on the disk before it has its name
             whole.rename(folder)
-            n_breeds = sum(path.is_dir() for path in folder.iterdir())
-            print(f"{len(find_images(folder))} dogs of {n_breeds} breeds are in {str(folder)!r}.")
+            print(f"{len(find_images(folder))} dogs are in {str(folder)!r}.")
         for leftover in (making, downloads):
             shutil.rmtree(leftover, ignore_errors=True)
     return folder
@@ -109,15 +107,14 @@ def _download(url: str, checksum: str, folder: Path) -> Path:
     import pooch  # here, since most readers never need it
 
     path = folder / url.rpartition("/")[2]
-    fetcher = pooch.create(folder, "", registry={path.name: checksum}, urls={path.name: url})
-    fetcher.retry_if_failed = RETRIES
+    fetcher = pooch.create(folder, "", registry={path.name: checksum}, urls={path.name: url}, retry_if_failed=3)
     # a server may not unpack on its way what is to be compared with a checksum
     get = pooch.HTTPDownloader(progressbar=True, headers={"Accept-Encoding": "identity"})
     try:
         return Path(fetcher.fetch(path.name, downloader=get))
     except (OSError, ValueError) as error:
         raise OSError(
-            f"could not fetch {url}, tried {RETRIES + 1} times: {error}. Run the same again when it can be reached, "
+            f"could not fetch {url}, tried 4 times: {error}. Run the same again when it can be reached, "
             f"or put the file at {str(path)!r} yourself; its checksum is {checksum}"
         ) from error
 
@@ -137,42 +134,27 @@ def unpack(archive: Path, folder: Path) -> None:
             size = sum(member.size for member in members)
             if size > free_bytes(folder / "x"):
                 raise cannot_write(folder, OSError(ENOSPC, "no room to unpack"), size)
-            for member in tqdm(members, f"unpacking {archive.name}", unit="file", leave=False, delay=2):
-                tar.extract(member, folder, filter="data")
+            tar.extractall(folder, members, filter="data")
     except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
         raise ValueError(f"{str(archive)!r} was not unpacked: {error}") from None
 
 
-def _flush(folder: Path) -> None:
-    """Have the disk hold all files of `folder`, which are not fetched again, before it gets its name."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-
-
-def _arrange_stanford(unpacked: Path, target: Path) -> dict[str, Box]:
+def _arrange_stanford(unpacked: Path, target: Path) -> dict[str, Box | None]:
     (unpacked / "Images").rename(target)
-    for path in target.rglob(NOT_A_JPEG):
-        path.unlink()
-        print(f"Set aside: {path.relative_to(target).as_posix()}, a PNG by another name.")
-    boxes = {name: _largest_box((unpacked / "Annotation" / name).with_suffix("")) for name in find_images(target)}
-    return {name: box for name, box in boxes.items() if box}
+    (target / NOT_A_JPEG).unlink(missing_ok=True)
+    return {name: _largest_box((unpacked / "Annotation" / name).with_suffix("")) for name in find_images(target)}
 
 
 def _largest_box(notes: Path) -> Box | None:
-    """Of the dogs that an annotation lists, the largest; None when there is none, or it cannot be read."""
-    try:
-        page = ElementTree.parse(notes)
-        width, height = (float(page.findtext(f"size/{side}")) for side in ("width", "height"))
-        edges = ([float(box.findtext(edge)) for edge in ("xmin", "ymin", "xmax", "ymax")] for box in page.iter("bndbox"))
-        found = [(max(a, 0) / width, max(b, 0) / height, min(c / width, 1), min(d / height, 1)) for a, b, c, d in edges]
-    except (OSError, ElementTree.ParseError, TypeError, ValueError, ZeroDivisionError):
-        return None
+    """Of the dogs that an annotation lists, the largest; None when there is none."""
+    page = ElementTree.parse(notes)
+    width, height = (float(page.findtext(f"size/{side}")) for side in ("width", "height"))
+    edges = ([float(box.findtext(edge)) for edge in ("xmin", "ymin", "xmax", "ymax")] for box in page.iter("bndbox"))
+    found = [(max(a, 0) / width, max(b, 0) / height, min(c / width, 1), min(d / height, 1)) for a, b, c, d in edges]
     return max((b for b in found if b[0] < b[2] and b[1] < b[3]), key=lambda b: (b[2] - b[0]) * (b[3] - b[1]), default=None)
 
 
-def _arrange_oxford(unpacked: Path, target: Path) -> dict[str, Box]:
+def _arrange_oxford(unpacked: Path, target: Path) -> dict[str, Box | None]:
     """The dataset's lists hold a line for each pet: its file, number, species (1 cat, 2 dog), and number in the species."""
     notes, boxes = unpacked / "annotations", {}
     for line in (notes / "trainval.txt").read_text().splitlines() + (notes / "test.txt").read_text().splitlines():
@@ -181,15 +163,12 @@ def _arrange_oxford(unpacked: Path, target: Path) -> dict[str, Box]:
             name = f"{pet.rpartition('_')[0].replace('_', ' ').title()}/{pet}.jpg"
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (unpacked / "images" / f"{pet}.jpg").rename(target / name)
-            if box := _box_around(notes / "trimaps" / f"{pet}.png"):
-                boxes[name] = box
+            boxes[name] = _box_around(notes / "trimaps" / f"{pet}.png")
     return boxes
 
 
 def _box_around(outline: Path) -> Box | None:
-    """Around what a trimap, if there is one, does not call background (2)."""
-    if not outline.exists():
-        return None
+    """Around what a trimap does not call background (2); None when all of it is."""
     with Image.open(outline, formats=["PNG"]) as image:
         box = image.point(lambda value: value != 2).getbbox()
         return box and tuple(edge / side for edge, side in zip(box, 2 * image.size, strict=True))
