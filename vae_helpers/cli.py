@@ -122,7 +122,7 @@ def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> Non
 
     Args:
         seed: of every draw.
-        inception: compare samples in Inception's features (FID, KID), whose weights are downloaded once, instead of our own.
+        inception: compare samples in Inception's features (FID), whose weights are downloaded once, instead of our own.
     """
     where, saved = folders(), _checkpoint(model)
     options = {"image_size": saved.vae.image_size, "cache_dir": where.cache, "crop": saved.vae.crop}
