@@ -139,7 +139,7 @@ class LatentFlow(Prior):
     def sample(self, n: int, generator: torch.Generator | None = None, steps: int = 12, batch_size: int = 256) -> Tensor:
         """(n, *latent_shape) on the CPU: noise carried along the learned velocity in `steps` of Heun's second-order method."""
         noise, times = torch.randn(n, *self.latent_shape, generator=generator), torch.linspace(0, 1, steps + 1)
-        x = torch.cat([self._follow(some, times)[0] for some in noise.split(batch_size)])
+        x = torch.cat([self._follow(some, times, some[:0, None])[0] for some in noise.split(batch_size)])
         return x * self.std.cpu() + self.mean.cpu()
 
     @torch.no_grad()
@@ -155,19 +155,17 @@ class LatentFlow(Prior):
         with torch.autocast(self.mean.device.type, enabled=False):
             batches = zip(scaled.split(batch_size), signs.split(batch_size, 1), strict=True)
             noise, growth = zip(*(self._follow(some, times, probes) for some, probes in batches), strict=True)
-        log_noise = torch.distributions.Normal(0.0, 1.0).log_prob(torch.cat(noise).double()).flatten(1).sum(1)
+        log_noise = StandardNormal(self.latent_shape).log_prob(torch.cat(noise))
         return log_noise + torch.cat(growth) - self.std.cpu().double().log().sum()
 
-    def _follow(self, x: Tensor, times: Tensor, probes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _follow(self, x: Tensor, times: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
         """Where x (B, *latent_shape) at the first of `times` is at the last, and how much log volume grows on the way (B,).
 
-        Both on the CPU. Without probes (P, B, *latent_shape) the growth is left out.
+        Both on the CPU. probes: (P, B, *latent_shape); with P = 0 the growth is left out.
         """
-        x, times, growth = x.to(self.mean), times.to(self.mean), torch.zeros(len(x)).to(self.mean)
-        if probes is not None:
-            probes = probes.to(self.mean)
-            if self.gaussian_baseline:  # turned so that the estimate has no error in what the baseline adds
-                probes = (probes.flatten(2) @ self.axes.T).view_as(probes)
+        x, times, probes, growth = (each.to(self.mean) for each in (x, times, probes, torch.zeros(len(x))))
+        if self.gaussian_baseline:  # turned so that the estimate has no error in what the baseline adds
+            probes = (probes.flatten(2) @ self.axes.T).view_as(probes)
         for t, t_next in pairwise(times):
             v, divergence = self._velocity_and_divergence(x, t, probes)
             v_next, divergence_next = self._velocity_and_divergence(x + (t_next - t) * v, t_next, probes)
@@ -175,14 +173,12 @@ class LatentFlow(Prior):
             growth += (t_next - t) * (divergence + divergence_next) / 2
         return x.cpu(), growth.cpu()
 
-    def _velocity_and_divergence(self, x: Tensor, t: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor | float]:
-        if probes is None:
-            return self.velocity(x, t.expand(len(x))), 0.0
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
+    def _velocity_and_divergence(self, x: Tensor, t: Tensor, probes: Tensor) -> tuple[Tensor, Tensor | float]:
+        with torch.set_grad_enabled(len(probes) > 0):
+            x = x.detach().requires_grad_(len(probes) > 0)
             v = self.velocity(x, t.expand(len(x)))
-        gradients = [torch.autograd.grad(v, x, probe, retain_graph=True)[0] for probe in probes]
-        return v.detach(), (torch.stack(gradients) * probes).flatten(2).sum(2).mean(0)
+        growth = [torch.autograd.grad(v, x, probe, retain_graph=True)[0].mul(probe).flatten(1).sum(1) for probe in probes]
+        return v.detach(), sum(growth) / max(1, len(growth))
 
 
 OLD_NAMES = {

@@ -36,8 +36,8 @@ def fit_flow(
     "auto" for bfloat16 where the machine has units for it. on_report: called fifty times with step, seconds and loss (the
     average since the last call) while the weights of `flow` are the moving average, as after training. Returns `flow`.
 
-    Everything random follows from `seed` (on Apple's MPS, all but dropout), and torch's global generators are left as they
-    were. Raises ValueError for latents that do not fit or are not finite, FloatingPointError when the gradient stays NaN or
+    Everything random follows from `seed`, and torch's global generators are left as they were (but Apple's MPS, which is seeded
+    with it). Raises ValueError for latents that do not fit or are not finite, FloatingPointError when the gradient stays NaN or
     infinite.
     """
     device = flow.mean.device
@@ -45,10 +45,9 @@ def fit_flow(
     flow.set_statistics(mu, std)
     learner, generator = copy.deepcopy(flow).train(), torch.Generator(device).manual_seed(seed)
     optimizer = torch.optim.AdamW(learner.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    started, step, progress, reports, losses, any_finite = time.perf_counter(), 0, 0.0, 0, [], False
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng([device] if on_cuda else []):  # for dropout, which takes no other generator
-        (torch.cuda.default_generators[device.index] if on_cuda else torch.default_generator).manual_seed(seed)
+    started, step, progress, losses, any_finite = time.perf_counter(), 0, 0.0, [], False
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # for dropout, which takes no generator of its own
+        torch.manual_seed(seed)
         while progress < 1:
             total = step / progress if progress else steps
             optimizer.param_groups[0]["lr"] = learning_rate * learning_rate_factor(step, total, warmup=500)
@@ -59,14 +58,14 @@ def fit_flow(
                 loss = learner.loss(mu[chosen] + std[chosen] * eps, t, noise)
             any_finite |= optimizer_step(loss, optimizer, learner.parameters())
             update_ema(flow, learner, step, EMA_DECAY)
-            step += 1
-            progress = max(step / steps, (time.perf_counter() - started) / seconds)
             losses.append(loss.detach())
-            if (due := int(50 * min(1, progress))) > reports:
+            step, before = step + 1, progress
+            progress = max(step / steps, (time.perf_counter() - started) / seconds)
+            if int(50 * min(1, progress)) > int(50 * before):
                 figures = {"step": step, "seconds": time.perf_counter() - started, "loss": torch.stack(losses).mean().item()}
+                losses.clear()
                 if on_report is not None:
                     on_report(figures)
-                reports, losses = due, []
     if not any_finite:
         raise FloatingPointError(f"the gradient was NaN or infinite in all {step} steps: lower learning_rate={learning_rate}")
     return flow
