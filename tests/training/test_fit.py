@@ -21,7 +21,7 @@ N_DIMS = TRAIN[0].numel()
     "wrong",
     [
         *({"epochs": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"max_grad_norm": 0}, {"beta": -1}, {"free_bits": -1.0}),
-        *({"kl_warmup": 1.5}, {"kl_warmup": -0.1}, {"ema_decay": -0.1}, {"ema_decay": 1.0}, {"max_shift": -1}),
+        *({"kl_warmup": 1.5}, {"kl_warmup": -0.1}, {"ema_decay": -0.1}, {"ema_decay": 1.1}, {"max_shift": -1}),
     ],
     ids=str,
 )

@@ -155,7 +155,7 @@ def test_a_run_that_tree_9addd0c_began_goes_on_exactly(tmp_path, capsys, kind):
         ({"data": (TRAIN.flip(0), VALIDATION)}, "other data"),
         ({"data": (TRAIN, VALIDATION[1:])}, "other data"),
         ({"vae": tiny_vae(latent_dim=5)}, "other architecture"),
-        ({"settings": replace(THREE_EPOCHS, beta=0.1, seed=1)}, "other settings (beta, seed)"),
+        ({"settings": replace(THREE_EPOCHS, beta=0.1, seed=1)}, "other beta, other seed"),
         ({"settings": replace(THREE_EPOCHS, epochs=2)}, "3 epochs, more than the 2 asked for"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -212,15 +212,10 @@ def test_a_run_with_a_file_lost_or_damaged_goes_on_from_its_newest_whole_checkpo
         assert history[2]["validation_loss"] < straight[1]["validation_loss"]
 
 
-@pytest.mark.parametrize(
-    "state",
-    [{"run": 3, "epoch": 3}, {"epoch": 3}, {"run": None, "epoch": "3"}, {"optimizer": None}, {"optimizer": {"state": 3}}],
-    ids=str,
-)
+@pytest.mark.parametrize("state", [{"run": 3, "epoch": 3}, {"epoch": 3}, {"run": None, "epoch": "3"}], ids=str)
 def test_a_training_state_that_is_none_is_not_used(tmp_path, capsys, state):
     straight, _ = trained(checkpoint_dir=tmp_path)
-    whole = load_training_state(tmp_path)
-    save_training_state(tmp_path, state if "epoch" in state else whole | state)
+    save_training_state(tmp_path, state)
     vae, history = trained(checkpoint_dir=tmp_path)
     assert "3 epochs done, 0 to go. The optimizer starts anew." in capsys.readouterr().out
     assert same_weights(vae, straight) and len(history) == 3

@@ -18,7 +18,7 @@ from .settings import TrainingSettings
 class Batch(NamedTuple):
     """What one step learns from. indices: (B,) into the images; eps: (B, *latent_shape) noise.
 
-    flip: (B,) bool; shift: (B, 2) pixels down and right, from 0 to 2 * max_shift, where max_shift leaves the image in place.
+    flip: (B,) bool; shift: (B, 2) pixels down and right, from -max_shift to max_shift.
     """
 
     indices: Tensor
@@ -43,32 +43,22 @@ def epoch_batches(n: int, settings: TrainingSettings, epoch: int, latent_shape: 
         eps = torch.randn(len(indices), *latent_shape, generator=generator)
         shift = torch.zeros(len(indices), 2, dtype=torch.long)
         if settings.max_shift:
-            shift = torch.randint(2 * settings.max_shift + 1, shift.shape, generator=generator)
+            shift = settings.max_shift - torch.randint(2 * settings.max_shift + 1, shift.shape, generator=generator)
         yield Batch(indices, flip, eps, shift)
 
 
-def to_device_if_fits(pixels: Tensor, device: torch.device) -> Tensor:
-    """Images (N, 3, S, S) where batches of them are quickest to make: on a GPU that has room for them, else where they are."""
-    if device.type == "cuda" and pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-        return pixels.to(device)
-    return pixels
-
-
-def make_batch(batch: Batch, pixels: Tensor, device: torch.device, max_shift: int = 0) -> Tensor:
+def make_batch(batch: Batch, pixels: Tensor, device: torch.device) -> Tensor:
     """x (B, 3, S, S) in [-1, 1] on `device`, channels last: the batch's images, mirrored and moved as it says.
 
-    pixels: uint8 (N, 3, S, S), anywhere; bytes travel, not floats. max_shift: the one that `batch.shift` was drawn with.
+    pixels: uint8 (N, 3, S, S), anywhere; bytes travel, not floats.
     """
     x = to_float(pixels[batch.indices.to(pixels.device)], device)
     x = torch.where(batch.flip.to(device)[:, None, None, None], x.flip(3), x)
-    x = random_translate(x, batch.shift, max_shift) if max_shift else x
-    return x.contiguous(memory_format=torch.channels_last)
+    return random_translate(x, batch.shift).contiguous(memory_format=torch.channels_last)
 
 
-def random_translate(x: Tensor, shift: Tensor, max_shift: int) -> Tensor:
-    """Images (B, 3, S, S), each cut out of itself with `max_shift` mirrored pixels added on every side, at shift (B, 2)."""
-    padded = F.pad(x, [max_shift] * 4, mode="reflect")
-    along = torch.arange(x.shape[-1], device=x.device)
-    rows, columns = (shift.to(x.device).T[..., None] + along).unbind()  # each (B, S)
-    image = torch.arange(len(x), device=x.device)[:, None, None]
-    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
+def random_translate(x: Tensor, shift: Tensor) -> Tensor:
+    """Images (B, 3, S, S), each moved by its shift (B, 2): pixels down and right. What is behind the border is its mirror."""
+    size, most = x.shape[-1], int(shift.abs().max())
+    padded, starts = F.pad(x, [most] * 4, mode="reflect"), (most - shift).tolist()
+    return torch.stack([image[:, i : i + size, j : j + size] for image, (i, j) in zip(padded, starts, strict=True)])

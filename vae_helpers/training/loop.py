@@ -14,23 +14,20 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..files import lock_folder, remove_stale_temp_files
-from ..models.checkpoint import save_training_state
+from ..files import lock_folder
 from ..models.inference import to_float
 from ..models.layers import use_bfloat16
 from ..models.losses import VAELoss, calibrated_beta, free_bits_kl, kl_per_dim, kl_weight, vae_loss
 from ..models.vae import BaseVAE
-from .batches import Batch, epoch_batches, make_batch, to_device_if_fits
+from .batches import Batch, epoch_batches, make_batch
 from .optim import learning_rate_factor, optimizer_step, update_ema
 from .resume import TrainState, resume, run_fingerprint, save_epoch
 from .settings import TrainingSettings
@@ -40,26 +37,6 @@ def make_accelerator() -> Accelerator:
     """The processes that were launched to train together: this one, or several, each with its GPU or on the CPU."""
     mps = torch.backends.mps.is_available() and not torch.distributed.is_torchelastic_launched()  # processes cannot share it
     return Accelerator(cpu=not (torch.cuda.is_available() or mps), mixed_precision="no")  # bfloat16 is up to `fit`
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every step of a run needs and none changes.
-
-    network: the model as it is called: compiled, or wrapped for several processes. pixels: the training images, uint8
-    (N, 3, S, S). bf16: whether the networks compute in bfloat16.
-    """
-
-    settings: TrainingSettings
-    network: nn.Module
-    pixels: Tensor
-    accelerator: Accelerator
-    bf16: bool
-
-    @property
-    def steps(self) -> int:
-        """Steps in an epoch."""
-        return math.ceil(len(self.pixels) / self.settings.batch_size)
 
 
 def fit(
@@ -89,25 +66,25 @@ def fit(
     checkpoint cannot be written (those before it stay), BlockingIOError when another process writes in `checkpoint_dir`.
     """
     settings, accelerator = settings or TrainingSettings(), make_accelerator()
-    bf16 = use_bfloat16(accelerator.device, precision)
-    _check(vae, train, validation, settings, keep_last, accelerator.num_processes)
+    _check(vae, train, validation, settings, accelerator)
+    if keep_last is not None and keep_last < 1:
+        raise ValueError(f"keep_last={keep_last} must be at least 1, or None for all")
+    state = _begin(vae, settings, accelerator, precision, compile)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     writes = folder is not None and accelerator.is_main_process
     try:
         with lock_folder(folder, "the checkpoints") if writes else nullcontext():
-            state = _begin(vae, settings, accelerator)
             if folder is not None:
                 state.run = run_fingerprint(vae, train, validation, settings)
-                _resume_everywhere(folder, state, settings.epochs, accelerator)
-            network = accelerator.prepare(torch.compile(state.model) if compile else state.model)
-            if not state.history:  # every process has the first one's weights now
-                vae.load_state_dict(state.model.state_dict())
-            setup = Setup(settings, network, to_device_if_fits(train, accelerator.device), accelerator, bf16)
+                resume(folder, state)
+            pixels = train  # on a GPU where that has room for them
+            if accelerator.device.type == "cuda" and train.nbytes < torch.cuda.mem_get_info(accelerator.device)[0] / 2:
+                pixels = train.to(accelerator.device)
             for epoch in range(len(state.history) + 1, settings.epochs + 1):
-                record = {"epoch": epoch} | train_epoch(setup, state, epoch) | validate(setup, vae, validation)
+                record = {"epoch": epoch} | train_epoch(state, pixels, epoch) | validate(state, validation)
                 state.history.append(record)
                 if writes:
-                    save_epoch(folder, state, settings, keep_last)
+                    save_epoch(folder, state, keep_last)
                 if accelerator.is_main_process:
                     print(_line(record, settings.epochs))
                     if on_epoch is not None:
@@ -122,19 +99,19 @@ def fit(
         vae.eval()
 
 
-def train_epoch(setup: Setup, state: TrainState, epoch: int) -> dict[str, float]:
-    """Learn from every training image once. Returns the averages of that, over all processes, and what it took."""
-    n, accelerator, started = len(setup.pixels), setup.accelerator, time.perf_counter()
-    totals, skipped = torch.zeros(4, device=accelerator.device), 0
-    setup.network.train()
-    title = f"epoch {epoch}/{setup.settings.epochs}"
+def train_epoch(state: TrainState, pixels: Tensor, epoch: int) -> dict[str, float]:
+    """Learn from every image of uint8 (N, 3, S, S) once. Returns the averages of that, over all processes, and what it took."""
+    n, settings, accelerator, started = len(pixels), state.settings, state.accelerator, time.perf_counter()
+    totals, skipped, steps = torch.zeros(4, device=accelerator.device), 0, math.ceil(n / settings.batch_size)
+    state.network.train()
+    title = f"epoch {epoch}/{settings.epochs}"
     with tqdm(total=n, desc=title, unit="image", leave=False, disable=not accelerator.is_main_process) as bar:
-        for i, batch in enumerate(epoch_batches(n, setup.settings, epoch, state.model.latent_shape)):
-            losses, images, finite = train_step(setup, state, batch, step=(epoch - 1) * setup.steps + i)
+        for step, batch in enumerate(epoch_batches(n, settings, epoch, state.vae.latent_shape), (epoch - 1) * steps):
+            losses, images, finite = train_step(state, pixels, batch, step, settings.epochs * steps)
             totals += images * torch.stack([*losses, torch.ones_like(losses.loss)]) if finite else 0
             skipped += not finite
             bar.update(len(batch.indices))
-            if i % 10 == 0 or i == setup.steps - 1:
+            if step % 10 == 0:
                 bar.set_postfix(loss=f"{losses.loss:.4f}", recon=f"{losses.recon:.4f}", kl=f"{losses.kl:.1f}")
     seconds = time.perf_counter() - started
     *sums, learned_from = accelerator.reduce(totals, "sum").tolist()
@@ -142,16 +119,15 @@ def train_epoch(setup: Setup, state: TrainState, epoch: int) -> dict[str, float]
     return averages | {"images_per_second": n / seconds, "seconds": seconds, "skipped_steps": skipped}
 
 
-def train_step(setup: Setup, state: TrainState, batch: Batch, step: int) -> tuple[VAELoss, int, bool]:
+def train_step(state: TrainState, pixels: Tensor, batch: Batch, step: int, total_steps: int) -> tuple[VAELoss, int, bool]:
     """Learn from one batch, at `step` of the whole run: the loss on this process's shard, its images, whether it was finite."""
-    settings, accelerator, device = setup.settings, setup.accelerator, setup.accelerator.device
+    settings, accelerator, device = state.settings, state.accelerator, state.accelerator.device
     shard = batch.shard(accelerator.process_index, accelerator.num_processes)
     fraction = len(shard.indices) / len(batch.indices)  # shards differ by an image when the batch does not divide
-    total_steps = settings.epochs * setup.steps
 
-    x = make_batch(shard, setup.pixels, device, settings.max_shift)
-    with torch.autocast(device.type, torch.bfloat16, enabled=setup.bf16):
-        x_hat, mu, logvar = setup.network(x, shard.eps.to(device))
+    x = make_batch(shard, pixels, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=state.bf16):
+        x_hat, mu, logvar = state.network(x, shard.eps.to(device))
     beta = settings.beta
     if settings.calibrated:  # all processes together have one noise
         recon = accelerator.reduce(fraction * F.mse_loss(x_hat.detach().float(), x), "sum")
@@ -166,26 +142,25 @@ def train_step(setup: Setup, state: TrainState, batch: Batch, step: int) -> tupl
     state.optimizer.param_groups[0]["lr"] = settings.learning_rate * learning_rate_factor(step, total_steps)
     loss = losses.loss * (fraction * accelerator.num_processes)  # gradients are averaged over processes, not images
     finite = optimizer_step(loss, state.optimizer, state.model.parameters(), settings.max_grad_norm)
-    if state.ema is not None:
-        update_ema(state.ema, state.model, step, settings.ema_decay)
+    if state.vae is not state.model:
+        update_ema(state.vae, state.model, step, settings.ema_decay)
     return VAELoss(*(part.detach() for part in losses)), len(x), finite
 
 
 @torch.no_grad()
-def validate(setup: Setup, vae: BaseVAE, pixels: Tensor) -> dict[str, float]:
+def validate(state: TrainState, pixels: Tensor) -> dict[str, float]:
     """Averages of loss, recon and kl over uint8 images (N, 3, S, S), z sampled, and the beta they were made with.
 
     Each image has its own noise, drawn from the seed, and the same every time. Of a calibrated run, beta is the one whose
     noise is the error on these images. The processes share the images out, and each gets the averages of all.
     """
-    settings, accelerator, device = setup.settings, setup.accelerator, setup.accelerator.device
-    vae.eval()
+    vae, settings, accelerator, device = state.vae.eval(), state.settings, state.accelerator, state.accelerator.device
     eps = torch.randn(len(pixels), *vae.latent_shape, generator=torch.Generator().manual_seed(settings.seed))
     batches = list(zip(pixels.split(64), eps.split(64), strict=True))
     totals = torch.zeros(2, dtype=torch.float64)
     for batch, noise in batches[accelerator.process_index :: accelerator.num_processes]:
         x = to_float(batch, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=setup.bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=state.bf16):
             x_hat, mu, logvar = vae(x, noise.to(device))
         totals += len(x) * torch.stack(vae_loss(x_hat, x, mu, logvar)[1:]).cpu().double()
     recon, kl = accelerator.reduce((totals / len(pixels)).to(device, torch.float32), "sum").tolist()
@@ -193,12 +168,8 @@ def validate(setup: Setup, vae: BaseVAE, pixels: Tensor) -> dict[str, float]:
     return {"beta": beta, "validation_loss": recon + beta * kl, "validation_recon": recon, "validation_kl": kl}
 
 
-def _check(
-    vae: BaseVAE, train: Tensor, validation: Tensor, settings: TrainingSettings, keep_last: int | None, world_size: int
-) -> None:
+def _check(vae: BaseVAE, train: Tensor, validation: Tensor, settings: TrainingSettings, accelerator: Accelerator) -> None:
     """Raise ValueError for what `fit` cannot train with."""
-    if keep_last is not None and keep_last < 1:
-        raise ValueError(f"keep_last={keep_last} must be at least 1, or None for all")
     shape = (3, vae.image_size, vae.image_size)
     for name, pixels in (("train", train), ("validation", validation)):
         if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != shape or not len(pixels):
@@ -206,30 +177,23 @@ def _check(
             raise ValueError(f"{name} must be uint8 images (N, {', '.join(map(str, shape))}), N > 0; got {found}")
     if settings.max_shift >= vae.image_size:
         raise ValueError(f"max_shift={settings.max_shift} must be less than the images' {vae.image_size} pixels")
-    smallest = len(train) // math.ceil(len(train) / settings.batch_size)
-    if smallest < world_size:
-        raise ValueError(f"batches of {smallest} images cannot be shared by {world_size} processes: raise batch_size")
+    smallest, processes = len(train) // math.ceil(len(train) / settings.batch_size), accelerator.num_processes
+    if smallest < processes:
+        raise ValueError(f"batches of {smallest} images cannot be shared by {processes} processes: raise batch_size")
 
 
-def _begin(vae: BaseVAE, settings: TrainingSettings, accelerator: Accelerator) -> TrainState:
-    """The state of a run that is new, on the device where it is trained."""
+def _begin(vae: BaseVAE, settings: TrainingSettings, accelerator: Accelerator, precision: str, compile: bool) -> TrainState:
+    """The state of a run that is new, on the device where it is trained. Every process has the first one's weights."""
+    bf16 = use_bfloat16(accelerator.device, precision)
     if accelerator.num_processes > 1:
         accelerator.print(f"{accelerator.num_processes} processes share every batch.")
     torch.backends.cudnn.benchmark = accelerator.device.type == "cuda"  # all batches have one size, or two
     vae.to(device=accelerator.device, memory_format=torch.channels_last)
-    model, ema = (copy.deepcopy(vae), vae) if settings.ema_decay else (vae, None)
-    return TrainState(model, ema, torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True))
-
-
-def _resume_everywhere(folder: Path, state: TrainState, epochs: int, accelerator: Accelerator) -> None:
-    """`resume` in every process, the main one first, since it may move another run out of the others' way."""
-    with accelerator.main_process_first():
-        resume(folder, state, epochs, accelerator)
-        if accelerator.is_main_process:
-            remove_stale_temp_files(folder)
-            save_training_state(folder, state.state_dict())  # whose folder this is, before the first checkpoint is in it
-    if len(set(accelerator.gather(torch.tensor([len(state.history)], device=accelerator.device)).tolist())) > 1:
-        raise ValueError(f"the processes see different checkpoints in {str(folder)!r}: it must be one folder for all")
+    model = copy.deepcopy(vae) if settings.ema_decay else vae
+    network = accelerator.prepare(torch.compile(model) if compile else model)
+    vae.load_state_dict(model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    return TrainState(settings, accelerator, bf16, vae, model, network, optimizer)
 
 
 def _line(record: dict[str, float], epochs: int) -> str:

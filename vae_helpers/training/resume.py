@@ -1,4 +1,4 @@
-"""What a stop must not lose, what makes a run this run and no other, and how one that was stopped goes on."""
+"""What a training run is made of, what a stop must not lose, and how a run that was stopped goes on."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,53 +6,37 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..files import remove_stale_temp_files
 from ..models import checkpoint as checkpoints
-from ..models.checkpoint import Checkpoint
 from ..models.vae import BaseVAE
-from .settings import TrainingSettings, differing_settings
+from .settings import TrainingSettings
 
 
 @dataclass
 class TrainState:
-    """What a stop must not lose.
+    """A training run.
 
-    model: the weights that are trained. ema: their moving average, which then is the result; None: the model itself is.
-    history: one record of averages per epoch. run: what the run was begun with (`run_fingerprint`). name: of the run, which
-    its checkpoints have too.
+    vae: what the training makes. model: whose weights are trained, of which `vae` is the moving average; without an average
+    it is `vae` itself. network: `model` as it is called: compiled, or wrapped for several processes. bf16: whether it
+    computes in bfloat16. history: one record of averages per epoch. run: what the run was begun with (`run_fingerprint`).
+    name: of the run, which its checkpoints have too.
     """
 
+    settings: TrainingSettings
+    accelerator: Accelerator
+    bf16: bool
+    vae: BaseVAE
     model: BaseVAE
-    ema: BaseVAE | None
+    network: nn.Module
     optimizer: Optimizer
     history: list[dict[str, float]] = field(default_factory=list)
     run: dict[str, Any] = field(default_factory=dict)
     name: str = ""
-
-    @property
-    def result(self) -> BaseVAE:
-        """The VAE that the training makes."""
-        return self.model if self.ema is None else self.ema
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the training needs to go on, beside the checkpoint of the same epoch, which holds the result and the history."""
-        about = {"run": self.run, "name": self.name, "epoch": len(self.history)}
-        return about | {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, saved: dict[str, Any], checkpoint: Checkpoint) -> None:
-        """Put back what `state_dict` gave, and the checkpoint of the same epoch. What `saved` lacks has its default: the model
-        has the result's weights, and the optimizer starts anew.
-        """
-        weights = checkpoint.vae.state_dict()
-        self.result.load_state_dict(weights)
-        self.model.load_state_dict(saved.get("model", weights))
-        if "optimizer" in saved:  # its moving averages; its learning rate and the like are those of now
-            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": saved["optimizer"]["state"]})
-        self.history[:] = checkpoint.history
-        self.name = checkpoint.run
 
 
 def run_fingerprint(vae: BaseVAE, train: Tensor, validation: Tensor, settings: TrainingSettings) -> dict[str, Any]:
@@ -65,76 +49,84 @@ def run_fingerprint(vae: BaseVAE, train: Tensor, validation: Tensor, settings: T
     return {"data": pixels.hexdigest(), "architecture": vae.architecture, "settings": made_with}
 
 
-def save_epoch(folder: Path, state: TrainState, settings: TrainingSettings, keep_last: int | None) -> None:
+def save_epoch(folder: Path, state: TrainState, keep_last: int | None) -> None:
     """Write the checkpoint of the newest epoch, then the training state; remove all but the newest `keep_last` checkpoints."""
     epoch = len(state.history)
-    checkpoint = Checkpoint(state.result, epoch, state.history, asdict(settings), state.name)
+    checkpoint = checkpoints.Checkpoint(state.vae, epoch, state.history, asdict(state.settings), state.name)
     checkpoints.save_checkpoint(checkpoints.checkpoint_path(folder, epoch), checkpoint)
-    checkpoints.save_training_state(folder, state.state_dict())
+    save_state(folder, state)
     for older, path in checkpoints.list_checkpoints(folder).items():
         if keep_last and older <= epoch - keep_last:
             path.unlink()
 
 
-def resume(folder: Path, state: TrainState, epochs: int, accelerator: Accelerator) -> None:
-    """Put the newest part of the run `state.run` that `folder` holds into `state`; leave that as it is when there is none.
+def save_state(folder: Path, state: TrainState) -> None:
+    """Write what the training needs to go on beside the checkpoint of its epoch, which holds the result and the history."""
+    about = {"run": state.run, "name": state.name, "epoch": len(state.history)}
+    weights = {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
+    checkpoints.save_training_state(folder, about | weights)
 
-    epochs: how many the run is to have. The main process tells what is done, and moves another run aside. Where the newest
-    checkpoint or the training state is damaged, the newest checkpoint of the run that is whole takes its place; training
-    then goes on from its weights, with a new optimizer.
+
+def resume(folder: Path, state: TrainState) -> None:
+    """Put the newest part of the run `state.run` that `folder` holds, if any, into `state`, in every process.
+
+    The main process tells what is done, moves another run aside, and notes whose folder this is now.
+    Raises ValueError when the processes do not see the same checkpoints.
     """
-    state.name, say = checkpoints.run_name(state.run), accelerator.print
-    found, saved = checkpoints.list_checkpoints(folder), {}
-    try:
-        saved = checkpoints.load_training_state(folder) or {}
-    except ValueError as error:
-        say(f"{error}.")
+    accelerator = state.accelerator
+    with accelerator.main_process_first():  # it may move another run out of the others' way
+        _load_newest(folder, state)
+        if accelerator.is_main_process:
+            remove_stale_temp_files(folder)
+            save_state(folder, state)
+    if len(set(accelerator.gather(torch.tensor([len(state.history)], device=accelerator.device)).tolist())) > 1:
+        raise ValueError(f"the processes see different checkpoints in {str(folder)!r}: it must be one folder for all")
+
+
+def _load_newest(folder: Path, state: TrainState) -> None:
+    """`resume` in one process. Where the newest checkpoint or the training state is damaged, the newest checkpoint of the run
+    that is whole takes its place; training then goes on from its weights, with a new optimizer.
+    """
+    say, epochs = state.accelerator.print, state.settings.epochs
+    state.name, found = checkpoints.run_name(state.run), checkpoints.list_checkpoints(folder)
+    saved = _if_whole(checkpoints.load_training_state, folder, say) or {}
     if not found:
         return
     done, name = saved.get("epoch") or max(found), saved.get("name", state.name)
-    reason = _difference(saved["run"], state.run) if saved else ""
-    if not reason and done > epochs:
-        reason = f"{done} epochs, more than the {epochs} asked for"
-    checkpoint = None if reason else _newest_whole(found, name, done, say)
+    then, now = _with_defaults(saved.get("run", state.run)), _with_defaults(state.run)
+    reasons = [f"other {part}" for part in now if then[part] != now[part]]
+    if done > epochs:
+        reasons.append(f"{done} epochs, more than the {epochs} asked for")
+    paths = [] if reasons else [path for epoch, path in reversed(found.items()) if epoch <= done]
+    whole = (_if_whole(checkpoints.load_checkpoint, path, say) for path in paths)
+    checkpoint = next((each for each in whole if each and each.run == name), None)
     if checkpoint is None:
-        if accelerator.is_main_process:
+        if state.accelerator.is_main_process:
             moved = checkpoints.archive_run(folder, name)
-            reason = reason or "no checkpoint of this one that is whole"
+            reason = ", ".join(reasons) or "no checkpoint of this one that is whole"
             print(f"{folder.name} holds a run with {reason}; moved to {folder.name}/{moved.name}. Starting anew.")
-        return
-    if saved.get("epoch") == 0:  # stopped in its first epoch
-        return
-    exactly = saved.get("epoch") == checkpoint.epoch
+    elif saved.get("epoch") != 0:  # 0: stopped in its first epoch, which is learned anew
+        if saved.get("epoch") != checkpoint.epoch:
+            saved = {}
+        weights = checkpoint.vae.state_dict()
+        state.vae.load_state_dict(weights)
+        state.model.load_state_dict(saved.get("model", weights))
+        if "optimizer" in saved:  # its moving averages; its learning rate and the like are those of now
+            state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": saved["optimizer"]["state"]})
+        state.history[:], state.name = checkpoint.history, checkpoint.run
+        left, how = epochs - checkpoint.epoch, "" if saved else " The optimizer starts anew."
+        say(f"Going on from {found[checkpoint.epoch].name}: {checkpoint.epoch} epochs done, {left} to go.{how}")
+
+
+def _with_defaults(run: dict[str, Any]) -> dict[str, Any]:
+    """What tells one run from another, by name, with the defaults of what `run` does not say."""
+    settings = asdict(TrainingSettings()) | {"kl_cycles": 1} | run.get("settings", {}) | {"epochs": None}
+    return settings | {"data": run.get("data"), "architecture": checkpoints.build_vae(run["architecture"]).architecture}
+
+
+def _if_whole(load: Callable[[Path], Any], path: Path, say: Callable[[str], None]) -> Any:
+    """What `load` reads from `path`; None, which is said, where it is damaged."""
     try:
-        state.load_state_dict(saved if exactly else {}, checkpoint)
-    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError):  # not what a training state holds
-        exactly = False
-        state.load_state_dict({}, checkpoint)
-    how = "" if exactly else " The optimizer starts anew."
-    left = epochs - checkpoint.epoch
-    say(f"Going on from {found[checkpoint.epoch].name}: {checkpoint.epoch} epochs done, {left} to go.{how}")
-
-
-def _difference(saved: dict[str, Any], run: dict[str, Any]) -> str:
-    """In what a run that was saved differs from `run`, in words; empty when in nothing."""
-    if saved.get("data") != run["data"]:
-        return "other data"
-    if (
-        checkpoints.build_vae(saved["architecture"]).architecture != run["architecture"]
-    ):  # with the defaults of what it does not say
-        return "other architecture"
-    names = differing_settings(saved.get("settings", {}), run["settings"])
-    return f"other settings ({', '.join(names)})" if names else ""
-
-
-def _newest_whole(found: dict[int, Path], name: str, newest: int, say: Callable[[str], None]) -> Checkpoint | None:
-    """Of the checkpoints of the run `name`, none newer than `newest`, the newest that is whole."""
-    for epoch in sorted((epoch for epoch in found if epoch <= newest), reverse=True):
-        try:
-            checkpoint = checkpoints.load_checkpoint(found[epoch])
-        except (ValueError, FileNotFoundError) as error:
-            say(f"{error}. Trying the one before it.")
-            continue
-        if checkpoint.run == name and checkpoint.epoch == epoch == len(checkpoint.history):
-            return checkpoint
-    return None
+        return load(path)
+    except (ValueError, FileNotFoundError) as error:
+        say(f"{error}. Going on without it.")

@@ -1,7 +1,6 @@
 """What a training run is made with."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -34,25 +33,9 @@ class TrainingSettings:
     """Order of the images, flips and noise follow from it."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
-        for name in ("beta", "free_bits", "max_shift"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if not 0 <= self.kl_warmup <= 1:
-            raise ValueError(f"kl_warmup={self.kl_warmup} must be a fraction of the training, from 0 to 1")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay={self.ema_decay} must be at least 0 and below 1")
-
-
-REMOVED = {"kl_cycles": 1}  # settings of tree 9addd0c that are gone, and what they were if they made no difference
-
-
-def differing_settings(saved: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Names of the settings in which a run that was saved differs from `settings`, the number of epochs apart.
-
-    What `saved` lacks has its default; what it has and no setting of today is called is passed over.
-    """
-    defaults = asdict(TrainingSettings()) | REMOVED
-    return [name for name, value in (defaults | settings).items() if name != "epochs" and (defaults | saved)[name] != value]
+        positive, fractions = ("epochs", "batch_size", "learning_rate", "max_grad_norm"), ("kl_warmup", "ema_decay")
+        for name in (*positive, *fractions, "beta", "free_bits", "max_shift"):
+            value = getattr(self, name)
+            if not value >= 0 or (name in positive and value == 0) or (name in fractions and value > 1):
+                allowed = "positive" if name in positive else "from 0 to 1" if name in fractions else "at least 0"
+                raise ValueError(f"{name}={value} must be {allowed}")
