@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import math
-import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -108,10 +108,10 @@ def load_images(
     In a folder that `split_dataset` filled, reads just what it put there, and warns of other images it finds.
 
     limit: only the first so many (in sorted order). cache_dir: a folder that keeps the tensor as a file until an image
-    changes; the tensor is that file, mapped into memory, so that what does not fit stays on the disk. Without it nothing is
-    kept. Where it cannot be written, one warning says so. crop: as for `decode_image`, around the boxes of the split or of the
-    folder's boxes.json; when left out, what the split was asked for, else "none". Raises ValueError for a crop that cannot be
-    made, and when more than half of the images cannot be read.
+    changes; the next time the tensor is that file, mapped into memory. Without it nothing is kept. Where it cannot be written,
+    one warning says so. crop: as for `decode_image`, around the boxes of the split or of the folder's boxes.json; when left
+    out, what the split was asked for, else "none". Raises ValueError for a crop that cannot be made, and when more than half of
+    the images cannot be read.
     """
     for name, value in (("image_size", image_size), ("limit", limit)):
         if value is not None and value < 1:
@@ -133,7 +133,6 @@ def load_images(
         for_good = all(isinstance(error, ValueError | FileNotFoundError) for error in errors.values())  # it lies in the files
         if cache and for_good and read:
             _write_cache(cache, signature, *stored)
-            stored = _read_cache(cache, signature) or stored  # from here on mapped, as when it is there already
     pixels, read, skipped = stored
     report_unreadable(skipped, len(names), folder)
     return DogImages(pixels, read, crop)
@@ -176,14 +175,11 @@ def _empty_pixels(n: int, image_size: int) -> Tensor:
     size = math.prod(shape)
     if size <= MAPPED_ABOVE:
         return torch.empty(shape, dtype=torch.uint8)
-    try:
-        with tempfile.TemporaryFile() as file:
-            if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would end the program without a word
-                os.posix_fallocate(file.fileno(), 0, size)
-            return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
-    except OSError as error:
-        where = f"{tempfile.gettempdir()!r} (TMPDIR sets another folder)"
-        raise OSError(f"no room for {size / 1e9:.1f} GB of decoded images in {where}: {error}") from None
+    folder = tempfile.gettempdir()
+    if size > shutil.disk_usage(folder).free:
+        raise OSError(f"no room for {size / 1e9:.1f} GB of decoded images in {folder!r}: make some, or set TMPDIR elsewhere")
+    with tempfile.TemporaryFile() as file:
+        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
 
 
 def _read_cache(cache: Path | None, signature: str) -> tuple[Tensor, list[str], dict[str, str]] | None:
