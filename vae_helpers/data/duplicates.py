@@ -3,21 +3,20 @@
 Such a pair across train and test is a leak: a model is asked about a dog that it has learned.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import imagehash
 import numpy as np
-import torch
 from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
-from torch import Tensor
+from sklearn.neighbors import NearestNeighbors
 
 from .images import DogImages
 
 HASH_SIZE = 16
-BITS = HASH_SIZE**2
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,21 @@ def find_duplicates(images: DogImages, limit: int = 32, max_pairs: int = 1_000_0
     differ in about half of the bits. Of many images with one hash each is paired with the first alone. Raises ValueError for
     more than `max_pairs` pairs.
     """
-    hashes = _hashes(images.pixels)
+    pictures = images.pixels.permute(0, 2, 3, 1).numpy()
+    hashes = _hashes(pictures)
     _, first, same = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
-    found = [(0, False, int(first[k]), i) for i, k in enumerate(same.ravel()) if first[k] != i]
+    found = [(0, False, first[k], i) for i, k in enumerate(same.ravel()) if first[k] != i]
     alone = np.sort(first)
-    for mirrored in (False, True):
-        others = _hashes(images.pixels, mirrored=True) if mirrored else hashes
-        close = _close_pairs(hashes[alone], others[alone], limit, max_pairs)
-        found += [(distance, mirrored, int(alone[a]), int(alone[b])) for a, b, distance in close]
+    search = NearestNeighbors(radius=math.sqrt(limit + 0.5), algorithm="brute").fit(hashes[alone])  # distance**2 counts bits
+    for mirrored, others in ((False, hashes[alone]), (True, _hashes(pictures[alone, :, ::-1]))):
+        distances, close = search.radius_neighbors(others)
+        if sum(map(len, close)) > 2 * max_pairs:
+            raise ValueError(f"more than {max_pairs:,} pairs are alike: frames of a film? Lower limit={limit}, or take fewer")
+        for b, near in enumerate(close):
+            found += [(round(d**2), mirrored, alone[a], alone[b]) for a, d in zip(near, distances[b], strict=True) if a < b]
     closest = {(a, b): (distance, mirrored) for distance, mirrored, a, b in sorted(found, reverse=True)}
     pairs = [
-        Pair(images.names[a], images.names[b], distance, torch.equal(images.pixels[a], images.pixels[b]), mirrored)
+        Pair(images.names[a], images.names[b], distance, np.array_equal(pictures[a], pictures[b]), mirrored)
         for (a, b), (distance, mirrored) in closest.items()
     ]
     return sorted(pairs, key=lambda pair: (pair.distance, not pair.exact, pair.one, pair.other))
@@ -64,25 +67,8 @@ def group_duplicates(pairs: Sequence[Pair]) -> list[list[str]]:
     return sorted(map(sorted, linked.subsets()))
 
 
-def _hashes(pixels: Tensor, mirrored: bool = False) -> np.ndarray:
-    """uint8 (N, 3, S, S) -> bool (N, 256)"""
-
-    def hash_bits(image: Tensor) -> np.ndarray:
-        image = image.flip(-1) if mirrored else image
-        return imagehash.phash(Image.fromarray(image.permute(1, 2, 0).numpy()), HASH_SIZE).hash.ravel()
-
+def _hashes(pictures: np.ndarray) -> np.ndarray:
+    """uint8 (N, S, S, 3) -> float32 (N, 256) of zeros and ones"""
     with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(hash_bits, pixels)))
-
-
-def _close_pairs(hashes: np.ndarray, others: np.ndarray, limit: int, max_pairs: int) -> list[tuple[int, int, int]]:
-    """(a, b, distance) of every a < b whose hashes[a] and others[b] differ in at most `limit` bits."""
-    signs, other_signs = (torch.from_numpy(bits).float() * 2 - 1 for bits in (hashes, others))
-    found = []
-    for start in range(0, len(signs), 1024):  # not all at once, for memory
-        distances = (BITS - signs[start : start + 1024] @ other_signs[start:].T) / 2
-        close = (distances <= limit).triu(1).nonzero()
-        if len(found) + len(close) > max_pairs:
-            raise ValueError(f"more than {max_pairs:,} pairs are alike: frames of a film? Lower limit={limit}, or take fewer")
-        found += [(start + a, start + b, round(distances[a, b].item())) for a, b in close.tolist()]
-    return found
+        hashes = pool.map(lambda picture: imagehash.phash(Image.fromarray(picture), HASH_SIZE).hash.ravel(), pictures)
+        return np.stack(list(hashes)).astype(np.float32)
