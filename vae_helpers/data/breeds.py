@@ -10,11 +10,7 @@ from pathlib import PurePosixPath
 LEAST_IMAGES = 3
 """Images in the smallest folder that is taken for a breed."""
 _IMAGENET_ID = re.compile(r"(n\d{8})(?!\d)[-_ ]*(.*?)[-_ ]*\d*")  # an ImageNet class, its words, the number of an image
-_NO_BREED = re.compile(
-    r"([\d\W_]|train(ing)?|test(ing)?|val(id(ation)?)?|jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?"
-    r"|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?)*",
-    re.IGNORECASE,
-)
+_NO_BREED = re.compile(r"([\d\W_]|train(ing)?|test(ing)?|val(id(ation)?)?)*", re.IGNORECASE)
 
 
 def breeds_of(names: Sequence[str]) -> list[str | None]:
