@@ -1,7 +1,6 @@
 import hashlib
 import json
 import tempfile
-import warnings
 from collections import Counter
 from itertools import count
 from pathlib import Path
@@ -162,7 +161,7 @@ def test_groups_are_never_torn_apart_and_nothing_is_lost(tmp_path, stratify):
         ({"crop": "head"}, "crop='head' is not available yet"),
         ({"groups": [["00.jpg", "gone.jpg"]]}, r"'gone\.jpg' in `groups`"),
         ({"groups": [["00.jpg", "01.jpg"], ["01.jpg", "02.jpg"]]}, r"'01\.jpg' in `groups`"),
-        *(({"test_size": size}, "out of range") for size in (0, 10, -1, 0.0, 1.0, 1.5, float("nan"))),
+        *(({"test_size": size}, f"test_size={size} does not go") for size in (0, 10, -1, 0.0, 1.0, 1.5, float("nan"))),
     ],
     ids=str,
 )
@@ -241,12 +240,12 @@ def test_splitting_other_images_leaves_nothing_of_an_earlier_split_and_all_that_
     assert not (train / "breed").exists() and not (test / "breed").exists()
 
 
-def test_a_split_that_is_there_already_is_not_written_again(split_folders):
+def test_the_images_of_a_split_that_is_there_already_are_not_written_again(split_folders):
     (split_folders[0] / "boxes.json").write_text(json.dumps({name: [0, 0.1, 1, 1] for name in NAMES}))
     first = split_dataset(*split_folders, crop="box")
-    times = {path: path.stat().st_mtime_ns for folder in split_folders[1:] for path in folder.iterdir()}
+    written = {path: path.stat().st_ino for folder in split_folders[1:] for path in folder.glob("*.jpg")}
     assert split_dataset(*split_folders, crop="box") == first
-    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert {path: path.stat().st_ino for path in written} == written
     assert split_dataset(*split_folders) == first and read_manifest(split_folders[1])["crop"] == "none"
 
 
@@ -294,18 +293,14 @@ def test_an_image_that_cannot_be_read_is_left_out_and_no_other_file_of_its_name_
     assert split_dataset(*split_folders).train == sorted([*split.train, "00.jpg"]), "once it can be read it is there"
 
 
-@pytest.mark.parametrize(("broken", "reason"), [(range(6), "6 of 10 .*more than half"), ((1, 8), "nothing is left")])
-def test_a_source_of_which_too_little_can_be_read_leaves_the_images_of_the_split_before(
-    split_folders, tmp_path, broken, reason
-):
+def test_a_source_of_which_too_little_can_be_read_leaves_the_images_of_the_split_before(split_folders, tmp_path):
     split_dataset(*split_folders)
     before = images_in(split_folders[1])
     other = write_files(tmp_path / "other", [f"new {name}" for name in NAMES])
-    for i in broken:
-        (other / f"new {NAMES[i]}").unlink()
-        (other / f"new {NAMES[i]}").symlink_to("nowhere")
-    with warnings.catch_warnings(), pytest.raises(ValueError, match=reason):
-        warnings.simplefilter("ignore")
+    for name in NAMES[:6]:
+        (other / f"new {name}").unlink()
+        (other / f"new {name}").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"6 of 10 .*more than half"):
         split_dataset(other, *split_folders[1:])
     assert before.items() <= images_in(split_folders[1]).items()
 

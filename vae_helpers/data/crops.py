@@ -44,17 +44,14 @@ def read_boxes(path: Path) -> dict[str, dict[str, Box]]:
     """
     try:
         return check_boxes(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} does not say where dogs are ({error}): mend it, or delete it") from None
 
 
 def check_boxes(found: object) -> dict[str, dict[str, Box]]:
-    """The boxes in what was found in a file, in one form. Raises ValueError for anything else."""
-    try:
-        marks = {name: boxes if isinstance(boxes, dict) else {"dog": boxes} for name, boxes in found.items()}
-        checked = {name: {of: tuple(map(float, box)) for of, box in boxes.items()} for name, boxes in marks.items()}
-    except (TypeError, AttributeError) as error:
-        raise ValueError(error) from None
+    """The boxes in what was found in a file, in one form. Raises ValueError, TypeError or AttributeError for anything else."""
+    marks = {name: boxes if isinstance(boxes, dict) else {"dog": boxes} for name, boxes in found.items()}
+    checked = {name: {of: tuple(map(float, box)) for of, box in boxes.items()} for name, boxes in marks.items()}
     for left, top, right, bottom in (box for boxes in checked.values() for box in boxes.values()):
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise ValueError("a box must be left, top, right, bottom in fractions of the picture")

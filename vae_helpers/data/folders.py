@@ -62,14 +62,13 @@ def report_unreadable(skipped: Mapping[str, str], total: int, folder: Path) -> N
     Raises ValueError when they are more than half.
     """
     message = f"{len(skipped)} of {total} images"
-    reasons = "; ".join(f"{name!r} ({why})" for name, why in list(skipped.items())[:MOST_NAMED])
-    if len(skipped) > MOST_NAMED:
-        reasons += f"; and {len(skipped) - MOST_NAMED} more"
+    reasons = [f"{name!r} ({why})" for name, why in skipped.items()]
+    reasons[MOST_NAMED:] = [f"and {len(reasons) - MOST_NAMED} more"] if len(reasons) > MOST_NAMED else []
     if len(skipped) > total / 2:
         wrong = "more than half, so this is not the folder that was meant, or it is damaged"
-        raise ValueError(f"{message} in {str(folder)!r} cannot be read: {wrong}. {reasons}")
+        raise ValueError(f"{message} in {str(folder)!r} cannot be read: {wrong}. {'; '.join(reasons)}")
     if skipped:
-        warnings.warn(f"{message} cannot be read and are skipped: {reasons}", stacklevel=3)
+        warnings.warn(f"{message} cannot be read and are skipped: {'; '.join(reasons)}", stacklevel=3)
 
 
 def read_manifest(folder: Path) -> dict:
@@ -86,7 +85,7 @@ def read_manifest(folder: Path) -> dict:
         crop = manifest.get("crop", False)
         manifest["crop"] = {True: "box", False: "none"}.get(crop, crop)  # which earlier versions wrote
         check_crop(manifest["crop"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} is not a split's list ({error}): delete it, and split into an empty folder") from None
     return manifest
 
@@ -101,16 +100,13 @@ def names_to_read(folder: Path, manifest: dict) -> list[str]:
         return find_images(folder)
     if not manifest.get("complete"):
         raise ValueError(f"the split of {str(folder)!r} was cut short: run split_dataset again, it goes on where it stopped")
-    tracked = set(manifest["files"])
-    present = find_images(folder) if any((folder / name).exists() for name in tracked) else []
-    untracked = sorted(set(present) - tracked)
-    missing = sorted(tracked.difference(present))
-    if untracked:
-        first = f"first: {untracked[0]}"
-        warnings.warn(
-            f"{len(untracked)} images in {str(folder)!r} are not of its split and are left out, {first}", stacklevel=3
-        )
-    if missing:
-        gone = f"{len(missing)} images of the split are gone from {str(folder)!r}, first: {missing[0]}"
-        raise FileNotFoundError(f"{gone}: run split_dataset again")
-    return [name for name in present if name in tracked]
+    gone = [name for name in manifest["files"] if not (folder / name).exists()]
+    if gone:
+        message = f"{len(gone)} images of the split are gone from {str(folder)!r}, first: {gone[0]}"
+        raise FileNotFoundError(f"{message}: run split_dataset again")
+    tracked, found = set(manifest["files"]), find_images(folder)
+    others = [name for name in found if name not in tracked]
+    if others:
+        message = f"{len(others)} images in {str(folder)!r} are not of its split and are left out, first: {others[0]}"
+        warnings.warn(message, stacklevel=3)
+    return [name for name in found if name in tracked]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from sklearn.model_selection import train_test_split
@@ -81,8 +81,6 @@ def _choose(
     if wrong:
         raise ValueError(f"{wrong[0]!r} in `groups` is in two of them, or not an image of {str(source)!r}")
     units = [[name] for name in names if name not in grouped] + [list(group) for group in groups if group]
-    if not 0 < test_size < (len(units) if isinstance(test_size, int) else 1):
-        raise ValueError(f"test_size={test_size} is out of range: give a fraction in (0, 1) or a number in 1..{len(units) - 1}")
     breed_of = dict(zip(names, breeds_of(names), strict=True)) if stratify else {}
     breeds = [breed_of[unit[0]] for unit in units] if stratify else None
     if breeds and None in breeds:
@@ -92,7 +90,7 @@ def _choose(
         )
     try:
         sides = train_test_split(units, test_size=test_size, random_state=random_state, stratify=breeds)
-    except ValueError as error:  # a side without images, or with fewer than there are breeds
+    except ValueError as error:  # no fraction or number, or a side without images, or with fewer than there are breeds
         what = f"{len(set(breeds))} breeds" if breeds else f"{len(units)} images or groups"
         raise ValueError(f"test_size={test_size} does not go with {what}: {error}") from None
     return [sorted(name for unit in side for name in unit) for side in sides]
@@ -101,51 +99,33 @@ def _choose(
 def _fill(plan: dict[Path, list[str]], source: Path, about: dict, boxes: dict[str, dict[str, Box]]) -> dict[str, str]:
     """Have each folder of the plan hold what it should, and say so in its manifest; name -> why one cannot be read."""
     old = {folder: set(read_manifest(folder).get("files", [])) for folder in plan}
-    for folder, wanted in plan.items():
-        _check_nothing_in_the_way(folder, wanted, old[folder])
-    missing = {folder: [name for name in plan[folder] if not _is_copied(source / name, folder / name)] for folder in plan}
-
-    def listing(names: list[str]) -> dict:
-        return about | {"complete": True, "files": names, "boxes": {name: boxes[name] for name in names if name in boxes}}
-
-    if not any(missing.values()) and all(read_manifest(folder) == listing(wanted) for folder, wanted in plan.items()):
-        return {}
+    new = [folder / name for folder, wanted in plan.items() for name in wanted if name not in old[folder]]
+    in_the_way = [path for path in new if path.exists() or any(map(Path.is_file, path.parents))]
+    if in_the_way:
+        blocked = f"{str(in_the_way[0])!r} is in the way, or a folder of its path is a file, and no split put it there"
+        raise FileExistsError(f"{blocked} ({len(in_the_way)} such files): move it away, or choose another folder")
     for folder, wanted in plan.items():  # names every file before it is copied, so that the next split finishes this one
         remove_stale_temp_files(folder)
         _write_manifest(folder, about | {"complete": False, "files": sorted(old[folder].union(wanted))})
-    skipped = {name: why for folder, names in missing.items() for name, why in _copy_all(source, folder, names)}
+    skipped = {name: why for folder, wanted in plan.items() for name, why in _copy_all(source, folder, wanted)}
     report_unreadable(skipped, sum(map(len, plan.values())), source)
-    left = {folder: [name for name in wanted if name not in skipped] for folder, wanted in plan.items()}
-    if not all(left.values()):
-        raise ValueError(f"of {str(source)!r} nothing is left to train on, or to test on, that can be read")
-    for folder, names in left.items():
+    for folder, wanted in plan.items():
+        names = [name for name in wanted if name not in skipped]
         for name in old[folder].difference(names):
             (folder / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty
                 os.removedirs((folder / name).parent)
-        _write_manifest(folder, listing(names))
+        marked = {name: boxes[name] for name in names if name in boxes}
+        _write_manifest(folder, about | {"complete": True, "files": names, "boxes": marked})
     return skipped
 
 
-def _check_nothing_in_the_way(folder: Path, wanted: list[str], tracked: set[str]) -> None:
-    subfolders = {parent.as_posix() for name in wanted for parent in PurePosixPath(name).parents} - {"."}
-    in_the_way = [name for name in wanted if name not in tracked and (folder / name).exists()]
-    in_the_way += [name for name in subfolders if (folder / name).is_file()]
-    if in_the_way:
-        raise FileExistsError(
-            f"{str(folder / in_the_way[0])!r} is in the way and no split put it there ({len(in_the_way)} such files): "
-            "move it away, or choose another folder"
-        )
-
-
-def _is_copied(source: Path, target: Path) -> bool:
-    return file_stamp(source) == file_stamp(target) != (0, 0)
-
-
 def _copy_all(source: Path, folder: Path, names: list[str]) -> list[tuple[str, str]]:
-    """(name, why) of the images that cannot be read. Raises OSError when one cannot be written."""
+    """(name, why) of the images that cannot be read. One that is there is kept. Raises OSError when one cannot be written."""
 
     def copy(name: str) -> str | None:
+        if file_stamp(source / name) == file_stamp(folder / name) != (0, 0):
+            return None
         try:
             content, info = read_file(source / name), (source / name).stat()
         except (OSError, ValueError) as error:  # gone since it was found, or not for us to read
