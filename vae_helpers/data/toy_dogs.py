@@ -6,7 +6,6 @@ Every picture follows from one row of factors alone. `FACTORS` lists them with t
 
 import colorsys
 import csv
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -205,14 +204,10 @@ def write_toy_dogs(folder: str | Path, n: int = 4096, seed: int = 0) -> list[Pat
             old.unlink()
         with atomic_write(listing) as partial:  # first: whatever is drawn after it belongs to it
             partial.write_bytes(wanted)
-
-    def draw(path: Path, row: dict) -> None:
+    for path, row in zip(paths, rows, strict=True):
         if not path.exists():
             with atomic_write(path) as partial:
                 draw_dog(row).save(partial, format="PNG", compress_level=1)
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(draw, paths, rows))
     return paths
 
 
