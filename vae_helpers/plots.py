@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from .files import atomic_write
+from .files import write_file
 from .models.inference import to_uint8
 
 INK, ACCENT, SECOND, GREY = "#333333", "#3b6ea5", "#d1682f", "#999999"
@@ -152,8 +152,7 @@ def show(figure: Figure, alt: str) -> None:
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    with atomic_write(path) as partial:
-        partial.write_bytes(figure_bytes(figure, dpi=110))
+    write_file(path, figure_bytes(figure, dpi=110))
 
 
 def figure_bytes(figure: Figure, kind: str = "png", **options) -> bytes:

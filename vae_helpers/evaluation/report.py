@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..files import atomic_write
+from ..files import write_file
 from ..models.inference import to_float
 from ..models.vae import BaseVAE
 from ..plots import bars, figure_bytes, histograms, image_grid, image_rows, save_figure
@@ -25,10 +25,8 @@ def write_report(evaluation: Evaluation, folder: str | Path, title: str = "What 
     template = Environment(loader=PackageLoader("vae_helpers.evaluation", "."), autoescape=True).get_template("report.html")
     pictures = {name: b64encode(figure_bytes(figure, dpi=100)).decode() for name, figure in report_figures(evaluation).items()}
     page = template.make_module({"m": evaluation.metrics, "pictures": pictures, "title": title})
-    with atomic_write(Path(folder) / "report.html") as partial:
-        partial.write_text(str(page).strip() + "\n", encoding="utf-8")
-    with atomic_write(Path(folder) / "metrics.json") as partial:
-        partial.write_text(json.dumps(evaluation.metrics, indent=2) + "\n", encoding="utf-8")
+    write_file(Path(folder) / "report.html", str(page).strip() + "\n")
+    write_file(Path(folder) / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
     return [" ".join(verdict.unescape().split()) for verdict in page.verdicts]
 
 

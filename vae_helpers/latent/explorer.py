@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import DogImages, decode_image
-from ..files import atomic_write
+from ..files import write_file
 from ..models.inference import decode_latents, encode_images, to_uint8
 from ..models.vae import BaseVAE
 from ..plots import figure_bytes, image_rows, image_sheet
@@ -121,8 +121,7 @@ class LatentExplorer(ExplorerPanel):
     def save(self) -> Path:
         """Save the picture as dog_N.png in `output_dir`, N the first that is free; returns its path."""
         path = next(path for n in count(1) if not (path := self.output_dir / f"dog_{n}.png").exists())
-        with atomic_write(path) as partial:
-            partial.write_bytes(self.picture.value)
+        write_file(path, self.picture.value)
         self.status.value = escape(f"wrote {path.parent.name}/{path.name}")
         return path
 

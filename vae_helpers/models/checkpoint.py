@@ -10,7 +10,6 @@ not known is ignored.
 
 import hashlib
 import io
-import itertools
 import json
 import pickle
 import re
@@ -124,9 +123,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
             raise ValueError(f"epoch is {epoch!r}, or its history is not a list of records")
     except (LookupError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
         raise ValueError(f"{str(path)!r} does not hold a VAE of this package: {error}") from None
-    return Checkpoint(
-        vae.to(device=device, memory_format=torch.channels_last).eval(), epoch, history, settings, str(saved.get("run", ""))
-    )
+    vae.to(device=device, memory_format=torch.channels_last).eval()
+    return Checkpoint(vae, epoch, history, settings, str(saved.get("run", "")))
 
 
 def _build(architecture: dict[str, Any], weights: dict[str, Tensor]) -> BaseVAE:
@@ -206,10 +204,9 @@ def run_name(run: dict[str, Any]) -> str:
 
 def archive_run(folder: str | Path, name: str) -> Path:
     """Move every checkpoint in `folder`, and its training state, to `folder/name` (or `name-2`, …); returns that folder."""
-    folder, n = Path(folder), itertools.count(2)
-    target = folder / name
-    while target.exists():
-        target = folder / f"{name}-{next(n)}"
+    folder = Path(folder)
+    names = (f"{name}-{n}" if n > 1 else name for n in range(1, 10_000))
+    target = next(folder / each for each in names if not (folder / each).exists())
     target.mkdir(parents=True)
     for path in sorted(folder.iterdir()):  # the state first: after a kill, checkpoints without one are taken for another run's
         if path.name == STATE_FILE or _CHECKPOINT_NAME.fullmatch(path.name):

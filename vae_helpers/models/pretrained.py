@@ -3,31 +3,21 @@
 from pathlib import Path
 
 from ..files import WEIGHTS, load_weights
-from .checkpoint import build_vae, load_checkpoint, load_newest_checkpoint
+from .checkpoint import load_checkpoint, load_newest_checkpoint
 from .flow import prior_from
 from .priors import Prior
 from .vae import BaseVAE
 
 
-def load_pretrained(x: str | Path, image_size: int | None = None) -> BaseVAE:
+def load_pretrained(x: str | Path) -> BaseVAE:
     """The VAE that `x` names, in float32 and eval mode on the CPU.
 
     x, tried in this order: the name of weights that come with the package; a file (.pth, .safetensors), or a folder, of which
-    the newest checkpoint. image_size: S of the images that it will see (default: what it was trained on); only a VAE whose
-    latent is a small picture can have another. Raises ValueError for a name that means nothing here, and for a file that
-    holds something else or is damaged; FileNotFoundError for a folder without checkpoints.
+    the newest checkpoint. Raises ValueError for a name that means nothing here, and for a file that holds something else or is
+    damaged; FileNotFoundError for a folder without checkpoints.
     """
     path = _find(x)
-    vae = (load_newest_checkpoint if path.is_dir() else load_checkpoint)(path).vae
-    if image_size in (None, vae.image_size):
-        return vae
-    resized = build_vae(vae.architecture | {"image_size": image_size})
-    try:
-        resized.load_state_dict(vae.state_dict())
-    except RuntimeError:
-        raise ValueError(f"{str(x)!r} takes images of {vae.image_size} pixels only, not image_size={image_size}") from None
-    resized.crop = vae.crop
-    return resized.eval()
+    return (load_newest_checkpoint if path.is_dir() else load_checkpoint)(path).vae
 
 
 def load_prior(x: str | Path) -> Prior:
