@@ -17,7 +17,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -77,18 +76,16 @@ def fit(
             if folder is not None:
                 state.run = run_fingerprint(vae, train, validation, settings)
                 resume(folder, state)
-            pixels = train  # on a GPU where that has room for them
             if accelerator.device.type == "cuda" and train.nbytes < torch.cuda.mem_get_info(accelerator.device)[0] / 2:
-                pixels = train.to(accelerator.device)
+                train = train.to(accelerator.device)  # it has room for them
             for epoch in range(len(state.history) + 1, settings.epochs + 1):
-                record = {"epoch": epoch} | train_epoch(state, pixels, epoch) | validate(state, validation)
+                record = {"epoch": epoch} | train_epoch(state, train, epoch) | validate(state, validation)
                 state.history.append(record)
                 if writes:
                     save_epoch(folder, state, keep_last)
-                if accelerator.is_main_process:
-                    print(_line(record, settings.epochs))
-                    if on_epoch is not None:
-                        on_epoch(vae, record)
+                accelerator.print(_line(record, settings.epochs))
+                if on_epoch is not None and accelerator.is_main_process:
+                    on_epoch(vae, record)
                 accelerator.wait_for_everyone()
             return state.history
     except KeyboardInterrupt:
@@ -128,16 +125,15 @@ def train_step(state: TrainState, pixels: Tensor, batch: Batch, step: int, total
     x = make_batch(shard, pixels, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=state.bf16):
         x_hat, mu, logvar = state.network(x, shard.eps.to(device))
-    beta = settings.beta
-    if settings.calibrated:  # all processes together have one noise
-        recon = accelerator.reduce(fraction * F.mse_loss(x_hat.detach().float(), x), "sum")
-        beta = calibrated_beta(recon, x[0].numel())
+    _, recon, kl = vae_loss(x_hat, x, mu, logvar)
+    global_recon = accelerator.reduce(fraction * recon.detach(), "sum")  # all processes together have one noise
+    beta = calibrated_beta(global_recon, x[0].numel()) if settings.calibrated else settings.beta
     beta = kl_weight(step / total_steps, settings.kl_warmup) * beta
-    losses = vae_loss(x_hat, x, mu, logvar, beta)
+    losses = VAELoss(recon + beta * kl, recon, kl)
     if settings.free_bits:  # whether a latent number is below its limit is a matter of the whole batch
         kls = kl_per_dim(mu, logvar).mean(0)
         global_kls = accelerator.reduce(fraction * kls.detach(), "sum")
-        losses = losses._replace(loss=losses.recon + beta * free_bits_kl(kls, global_kls, settings.free_bits))
+        losses = losses._replace(loss=recon + beta * free_bits_kl(kls, global_kls, settings.free_bits))
 
     state.optimizer.param_groups[0]["lr"] = settings.learning_rate * learning_rate_factor(step, total_steps)
     loss = losses.loss * (fraction * accelerator.num_processes)  # gradients are averaged over processes, not images
@@ -170,11 +166,12 @@ def validate(state: TrainState, pixels: Tensor) -> dict[str, float]:
 
 def _check(vae: BaseVAE, train: Tensor, validation: Tensor, settings: TrainingSettings, accelerator: Accelerator) -> None:
     """Raise ValueError for what `fit` cannot train with."""
-    shape = (3, vae.image_size, vae.image_size)
+    size = vae.image_size
     for name, pixels in (("train", train), ("validation", validation)):
-        if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != shape or not len(pixels):
-            found = f"{pixels.dtype} {tuple(pixels.shape)}"
-            raise ValueError(f"{name} must be uint8 images (N, {', '.join(map(str, shape))}), N > 0; got {found}")
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, size, size) or not len(pixels):
+            raise ValueError(
+                f"{name} must be uint8 images (N, 3, {size}, {size}), N > 0; got {pixels.dtype} {tuple(pixels.shape)}"
+            )
     if settings.max_shift >= vae.image_size:
         raise ValueError(f"max_shift={settings.max_shift} must be less than the images' {vae.image_size} pixels")
     smallest, processes = len(train) // math.ceil(len(train) / settings.batch_size), accelerator.num_processes
@@ -184,7 +181,6 @@ def _check(vae: BaseVAE, train: Tensor, validation: Tensor, settings: TrainingSe
 
 def _begin(vae: BaseVAE, settings: TrainingSettings, accelerator: Accelerator, precision: str, compile: bool) -> TrainState:
     """The state of a run that is new, on the device where it is trained. Every process has the first one's weights."""
-    bf16 = use_bfloat16(accelerator.device, precision)
     if accelerator.num_processes > 1:
         accelerator.print(f"{accelerator.num_processes} processes share every batch.")
     torch.backends.cudnn.benchmark = accelerator.device.type == "cuda"  # all batches have one size, or two
@@ -193,7 +189,7 @@ def _begin(vae: BaseVAE, settings: TrainingSettings, accelerator: Accelerator, p
     network = accelerator.prepare(torch.compile(model) if compile else model)
     vae.load_state_dict(model.state_dict())
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    return TrainState(settings, accelerator, bf16, vae, model, network, optimizer)
+    return TrainState(settings, accelerator, use_bfloat16(accelerator.device, precision), vae, model, network, optimizer)
 
 
 def _line(record: dict[str, float], epochs: int) -> str:

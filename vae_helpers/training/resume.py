@@ -106,8 +106,7 @@ def _load_newest(folder: Path, state: TrainState) -> None:
             reason = ", ".join(reasons) or "no checkpoint of this one that is whole"
             print(f"{folder.name} holds a run with {reason}; moved to {folder.name}/{moved.name}. Starting anew.")
     elif saved.get("epoch") != 0:  # 0: stopped in its first epoch, which is learned anew
-        if saved.get("epoch") != checkpoint.epoch:
-            saved = {}
+        saved = saved if saved.get("epoch") == checkpoint.epoch else {}
         weights = checkpoint.vae.state_dict()
         state.vae.load_state_dict(weights)
         state.model.load_state_dict(saved.get("model", weights))
