@@ -86,13 +86,6 @@ def text_bomb(folder: Path) -> str:
     return "note.png"
 
 
-def sideways(folder: Path) -> str:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise when shown
-    picture().transpose(Image.Transpose.ROTATE_90).save(folder / "phone.jpg", exif=exif, quality=95)
-    return "phone.jpg"
-
-
 def animated(name: str, format: str):
     def make(folder: Path) -> str:
         later = [Image.new("RGB", (96, 64), "black")] * 2
@@ -100,11 +93,6 @@ def animated(name: str, format: str):
         return name
 
     return make
-
-
-def deep(folder: Path) -> str:
-    Image.fromarray(np.asarray(picture().convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
-    return "deep.png"
 
 
 def link_to(target: str):
@@ -156,7 +144,6 @@ def not_utf8(folder: Path) -> str:
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 64\n(/tmp/owned) (w) file closefile\nshowpage\n"
 HTML = b"<!DOCTYPE html><html><body>404: no such dog</body></html>"
 USED = "used"
-GREY = "used, in grey"
 BAD_INPUT = {
     "corrupt PNG": (corrupt_png, "broken"),
     "corrupt JPEG header": (written("a.jpg", b"\xff\xd8\xff\xe0" + bytes(200)), "cannot|not an image|broken|truncated"),
@@ -175,15 +162,10 @@ BAD_INPUT = {
     "animated PNG": (animated("dance.png", "PNG"), USED),
     "animated GIF renamed": (animated("dance.jpg", "GIF"), USED),
     "BMP renamed": (saved("old.jpg", format="BMP"), USED),
-    "16 bits": (deep, GREY),
     "1 bit": (
         saved("fax.png", lambda image: image.convert("L").convert("1", dither=Image.Dither.NONE)),
         "used, black and white",
     ),
-    "grey": (saved("grey.png", lambda image: image.convert("L")), GREY),
-    "CMYK": (saved("print.jpg", lambda image: image.convert("CMYK"), quality=95), USED),
-    "transparent": (saved("cut out.png", lambda image: image.convert("RGBA")), USED),
-    "EXIF-rotated": (sideways, USED),
     "progressive JPEG": (saved("web.jpg", progressive=True, quality=95), USED),
     "a name with spaces": (saved(" my  dog .png"), USED),
     "a name with a newline": (saved("my\ndog.png"), USED),
@@ -225,8 +207,7 @@ def test_each_kind_of_input_is_used_as_it_should_be_or_named_with_the_reason(tmp
         corners = [read[name][:, y : y + 12, x : x + 12].float().mean((1, 2)) for y in (8, 36) for x in (8, 36)]
         wanted = torch.tensor(COLOURS).float()
         if verdict != USED:
-            wanted = (wanted @ torch.tensor([0.299, 0.587, 0.114]))[:, None].expand(4, 3)
-            wanted = (wanted > 127) * 255 if "black" in verdict else wanted
+            wanted = ((wanted @ torch.tensor([0.299, 0.587, 0.114]) > 127) * 255)[:, None].expand(4, 3)
         assert (torch.stack(corners) - wanted).abs().max() <= 12
     else:
         (warning,) = warned

@@ -93,13 +93,6 @@ def test_the_same_seed_and_names_give_the_split_of_every_version_before(tmp_path
     assert " ".join(name.removesuffix(".jpg") for name in split.test) == OF_9ADDD0C[how]
 
 
-def test_the_seed_alone_decides(split_folders, tmp_path):
-    source, *_ = split_folders
-    first, again, other = (split_dataset(source, tmp_path / f"a{i}", tmp_path / f"b{i}", random_state=i // 2) for i in range(3))
-    assert first == again != other
-    assert split_dataset(*split_folders).test == ["01.jpg", "08.jpg"]
-
-
 @pytest.mark.parametrize(("test_size", "n_test"), [(0.2, 2), (0.25, 3), (3, 3), (9, 9)])
 def test_test_size_is_a_fraction_or_a_number(split_folders, test_size, n_test):
     assert len(split_dataset(*split_folders, test_size=test_size).test) == n_test
