@@ -204,8 +204,14 @@ def test_weights_of_another_program_are_refused_as_such(tmp_path):
     weights = {"conv1.weight": torch.ones(3)}
     torch.save(weights, tmp_path / "resnet.pth")
     save_file(weights, tmp_path / "resnet.safetensors")
+    save_file(weights, tmp_path / "step.safetensors", {"checkpoint": "step 100"})
     torch.save([1, 2], tmp_path / "list.pth")
-    for name, reason in (("resnet.pth", "another program"), ("resnet.safetensors", "another program"), ("list.pth", "a list")):
+    for name, reason in (
+        ("resnet.pth", "another program"),
+        ("resnet.safetensors", "another program"),
+        ("step.safetensors", ""),
+        ("list.pth", "a list"),
+    ):
         with pytest.raises(ValueError, match=f"{name}.*{reason}"):
             load_checkpoint(tmp_path / name)
 

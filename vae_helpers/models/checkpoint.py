@@ -110,13 +110,14 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     """
     if Path(path).suffix == ".safetensors":
         weights, saved = load_weights(path)
-        saved = saved.get("checkpoint", saved) | {"weights": weights}  # "checkpoint": where tree 9addd0c had it
     else:
         saved = _read_pth(path)
+        weights = saved.get("weights")
     try:
+        saved = saved.get("checkpoint", saved)  # where tree 9addd0c had it in safetensors
         if "architecture" not in saved:
             raise ValueError("it is made by another program, or a prior, which load_prior reads")
-        vae = _build(saved["architecture"], saved["weights"])
+        vae = _build(saved["architecture"], weights)
         vae.crop = str(saved.get("preprocessing", {}).get("crop", vae.crop))
         epoch, history, settings = saved.get("epoch", 0), list(saved.get("history", [])), dict(saved.get("settings", {}))
         if type(epoch) is not int or not all(isinstance(record, dict) for record in history):
