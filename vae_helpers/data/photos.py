@@ -174,13 +174,12 @@ def _box_around(outline: Path) -> Box | None:
         return box and tuple(edge / side for edge, side in zip(box, 2 * image.size, strict=True))
 
 
-_OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 _STANFORD = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 COLLECTIONS = {
     "oxford-pets": Collection(
         {
-            _OXFORD + "images.tar.gz": "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
-            _OXFORD + "annotations.tar.gz": "md5:95a8c909bbe2e81eed6a22bccdf3f68f",
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz": "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz": "md5:95a8c909bbe2e81eed6a22bccdf3f68f",
         },
         "The dogs of the Oxford-IIIT Pet Dataset, 25 breeds. Licence: CC BY-SA 4.0; the photos' owners keep their rights. "
         "Cite: O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, Cats and Dogs, CVPR 2012.",
@@ -191,9 +190,8 @@ COLLECTIONS = {
             _STANFORD + "images.tar": "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
             _STANFORD + "annotation.tar": "sha256:662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd",
         },
-        "Stanford Dogs, 20,580 photos of 120 breeds out of ImageNet: for research and teaching, not for trade; the photos' "
-        "owners keep their rights. Cite: A. Khosla, N. Jayadevaprakash, B. Yao, L. Fei-Fei, Novel Dataset for Fine-Grained "
-        "Image Categorization, FGVC workshop at CVPR 2011; J. Deng and others, ImageNet, CVPR 2009.",
+        "Stanford Dogs, 20,579 photos of 120 breeds out of ImageNet: for research and teaching, not for trade; owners keep "
+        "their rights. Cite: A. Khosla and others, FGVC workshop at CVPR 2011; J. Deng and others, ImageNet, CVPR 2009.",
         _arrange_stanford,
     ),
 }
