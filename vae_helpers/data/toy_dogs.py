@@ -116,8 +116,7 @@ class _Painter:
         self.polygon(_ellipse(-0.10 * turn, 2.05, 1.18, 1.35, 2.6), self.shade, tilted=False)
         self.polygon(_ellipse(-0.04 * turn, 2.15, 0.55, 1.15), self.pale, tilted=False)
         for side in (-1, 1):
-            base = np.array([side * f["head_width"] * 0.66 - 0.08 * turn, -0.62])
-            ear = self.ear(side, base, 0.34)
+            base, ear = self.ear(side, 0.66, -0.62, 0.34)
             self.polygon(ear, self.dark)
             if f["ear_point"] > 0.35:  # the inside of an ear shows once it stands
                 inner = base + (ear - base) * (0.30 + 0.35 * f["ear_point"]) + np.array([0, -0.06])
@@ -125,16 +124,16 @@ class _Painter:
         self.polygon(self.head(), self.coat)
         if f["ear_point"] < 0.5:  # floppy ears hang over the head
             for side in (-1, 1):
-                base = np.array([side * f["head_width"] * 0.72 - 0.08 * turn, -0.66])
-                self.polygon(self.ear(side, base, 0.32), self.dark)
+                self.polygon(self.ear(side, 0.72, -0.66, 0.32)[1], self.dark)
 
     def head(self) -> np.ndarray:
         outline = _ellipse(0, 0, self.f["head_width"], 0.98, 2.35)
         outline[:, 0] *= 1 + 0.10 * outline[:, 1]  # cheeks
         return outline
 
-    def ear(self, side: int, base: np.ndarray, width: float) -> np.ndarray:
-        """Outline of one ear, (34, 2), attached at `base`: a bent centre line whose tip hangs (ear_point 0) or stands (1)."""
+    def ear(self, side: int, x: float, y: float, width: float) -> tuple[np.ndarray, np.ndarray]:
+        """Where an ear is attached, and its outline, (34, 2): a bent centre line whose tip hangs (ear_point 0) or stands (1)."""
+        base = np.array([side * self.f["head_width"] * x - 0.08 * self.turn, y])
         length, point = self.f["ear_length"], self.f["ear_point"]
         rise = np.array([side * (0.46 - 0.19 * point), -(0.10 + 0.57 * point)]) * length
         lean = np.radians(92 - 177 * point)  # where the tip goes: straight down, outward, then up
@@ -145,7 +144,7 @@ class _Painter:
         normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
         round_end = np.sqrt(np.clip(1 - (np.clip(t - 0.55, 0, None) / 0.45) ** 2, 0, 1)) * (0.75 + 0.35 * t)
         half_width = width * ((1 - point) * round_end + point * (1 - t) ** 0.8 * 1.25)
-        return np.concatenate([line + normal * half_width, (line - normal * half_width)[::-1]])
+        return base, np.concatenate([line + normal * half_width, (line - normal * half_width)[::-1]])
 
     def paint_patches(self) -> None:
         hue, light, bare = self.f["coat_hue"], self.f["coat_lightness"], self.image.copy()
