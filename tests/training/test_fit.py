@@ -36,7 +36,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(wrong):
     "wrong", [TRAIN.float(), TRAIN[0], TRAIN[:, :1], TRAIN[:0], random_pixels(4, 24)], ids=lambda t: str(t.shape)
 )
 def test_images_that_do_not_fit_are_refused_by_name(which, wrong):
-    with pytest.raises(ValueError, match=rf"{which} must be uint8 images \(N, 3, 16, 16\)"):
+    with pytest.raises(ValueError, match=rf"{which} must be uint8 \(N, 3, 16, 16\)"):
         fit(tiny_vae(), **{"train": TRAIN, "validation": VALIDATION} | {which: wrong})
 
 
@@ -181,8 +181,7 @@ def test_one_bad_batch_is_skipped_and_counted_and_does_not_enter_the_average(cap
     assert all(math.isfinite(value) for record in history for value in record.values())
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_training_is_given_up_when_every_batch_is_bad(batch_size):
+def test_training_is_given_up_when_every_batch_is_bad():
     vae = at_training_steps(tiny_vae(), lambda step, outputs: outputs._replace(x_hat=outputs.x_hat * math.nan))
     with pytest.raises(FloatingPointError, match="10 times in a row: lower the learning_rate"):
-        trained(vae=vae, settings=replace(THREE_EPOCHS, batch_size=batch_size))
+        trained(vae=vae)

@@ -58,7 +58,6 @@ def test_only_the_newest_checkpoints_are_kept_when_asked(tmp_path, keep_last, ke
 @pytest.mark.parametrize(
     ("epoch", "changed"),
     [
-        (1, {}),
         (1, {"ema_decay": 0.9}),
         (2, {"ema_decay": 0.9, "calibrated": True, "kl_warmup": 0.4, "free_bits": 0.1, "max_shift": 1}),
     ],

@@ -54,7 +54,8 @@ def make_batch(batch: Batch, pixels: Tensor, device: torch.device) -> Tensor:
     """
     x = to_float(pixels[batch.indices.to(pixels.device)], device)
     x = torch.where(batch.flip.to(device)[:, None, None, None], x.flip(3), x)
-    return random_translate(x, batch.shift).contiguous(memory_format=torch.channels_last)
+    x = random_translate(x, batch.shift) if batch.shift.any() else x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def random_translate(x: Tensor, shift: Tensor) -> Tensor:

@@ -169,9 +169,7 @@ def _check(vae: BaseVAE, train: Tensor, validation: Tensor, settings: TrainingSe
     size = vae.image_size
     for name, pixels in (("train", train), ("validation", validation)):
         if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, size, size) or not len(pixels):
-            raise ValueError(
-                f"{name} must be uint8 images (N, 3, {size}, {size}), N > 0; got {pixels.dtype} {tuple(pixels.shape)}"
-            )
+            raise ValueError(f"{name} must be uint8 (N, 3, {size}, {size}), N > 0; got {pixels.dtype} {tuple(pixels.shape)}")
     if settings.max_shift >= vae.image_size:
         raise ValueError(f"max_shift={settings.max_shift} must be less than the images' {vae.image_size} pixels")
     smallest, processes = len(train) // math.ceil(len(train) / settings.batch_size), accelerator.num_processes

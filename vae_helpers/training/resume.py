@@ -94,9 +94,8 @@ def _load_newest(folder: Path, state: TrainState) -> None:
         return
     done, name = saved.get("epoch") or max(found), saved.get("name", state.name)
     then, now = _with_defaults(saved.get("run", state.run)), _with_defaults(state.run)
-    reasons = [f"other {part}" for part in now if then[part] != now[part]]
-    if done > epochs:
-        reasons.append(f"{done} epochs, more than the {epochs} asked for")
+    too_many = [f"{done} epochs, more than the {epochs} asked for"] if done > epochs else []
+    reasons = [f"other {part}" for part in now if then[part] != now[part]] or too_many
     paths = [] if reasons else [path for epoch, path in reversed(found.items()) if epoch <= done]
     whole = (_if_whole(checkpoints.load_checkpoint, path, say) for path in paths)
     checkpoint = next((each for each in whole if each and each.run == name), None)
