@@ -190,7 +190,7 @@ COLLECTIONS = {
             _STANFORD + "images.tar": "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
             _STANFORD + "annotation.tar": "sha256:662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd",
         },
-        "Stanford Dogs, 20,579 photos of 120 breeds out of ImageNet: for research and teaching, not for trade; owners keep "
+        "Stanford Dogs, 20,579 photos of 120 breeds out of ImageNet: for research and teaching, not for trade; the owners keep "
         "their rights. Cite: A. Khosla and others, FGVC workshop at CVPR 2011; J. Deng and others, ImageNet, CVPR 2009.",
         _arrange_stanford,
     ),

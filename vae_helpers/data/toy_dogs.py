@@ -132,7 +132,7 @@ class _Painter:
         return outline
 
     def ear(self, side: int, x: float, y: float, width: float) -> tuple[np.ndarray, np.ndarray]:
-        """Where an ear is attached, and its outline, (34, 2): a bent centre line whose tip hangs (ear_point 0) or stands (1)."""
+        """Where an ear is attached, and its outline, (34, 2): a bent centre line whose tip hangs (ear_point 0) or stands."""
         base = np.array([side * self.f["head_width"] * x - 0.08 * self.turn, y])
         length, point = self.f["ear_length"], self.f["ear_point"]
         rise = np.array([side * (0.46 - 0.19 * point), -(0.10 + 0.57 * point)]) * length
