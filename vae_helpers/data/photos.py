@@ -94,8 +94,9 @@ def fetch_photos(name: str, photos_dir: Path) -> Path:
             boxes = {name: box for name, box in collection.arrange(making / "unpacked", whole).items() if box}
             (whole / BOXES).write_text(json.dumps(boxes), encoding="utf-8")
             (whole / ABOUT).write_text(collection.about + "\n", encoding="utf-8")
-            if hasattr(os, "sync"):
-                os.sync()  # a power cut finds all of it on the disk before it has its name
+            for path in (path for path in whole.rglob("*") if path.is_file()):
+                with path.open("rb+") as file:  # a power cut finds all of it on the disk before it has its name
+                    os.fsync(file.fileno())
             whole.rename(folder)
             print(f"{len(find_images(folder))} dogs are in {str(folder)!r}.")
         for leftover in (making, downloads):
