@@ -1,13 +1,18 @@
-"""The recipe behind the shipped weights, recipes/photos_train.py."""
+"""The recipes behind the shipped weights."""
 
 import hashlib
 import json
+import tarfile
+import zlib
 
+import heads
 import photos_data as photos
 import photos_measure as measure
 import photos_stages as stages
 import photos_train as train
+import pytest
 import torch
+from PIL import Image
 from sklearn.model_selection import train_test_split
 from tiny import random_pixels, write_images
 
@@ -82,3 +87,50 @@ def test_chapter_08_reads_figures_that_are_those_of_the_shipped_weights():
         assert hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest() == sha256
     assert figures["about"]["unseen"] == 1000
     assert {"vector", "faithful", "other photos"} == set(figures["reconstructions"])
+
+
+class Features(torch.nn.Module):
+    """Instead of a pretrained network: one convolution at each of its four strides."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Conv2d(3, 8, s, s) for s in (4, 8, 16, 32)).requires_grad_(False)
+
+    def forward(self, x):
+        x = torch.nn.functional.interpolate(x, size=(112, 112))
+        return [layer(x) for layer in self.layers]
+
+
+@pytest.fixture
+def dogs_with_heads(tmp_path):
+    dogs = tmp_path / "dogs"
+    write_images(dogs / "photos", 24)
+    names = sorted(path.name for path in (dogs / "photos").iterdir())
+    boxes = {f"photos/{name}": [[0.2, 0.3, 0.7, 0.8, 0.1 if i == 0 else 0.9]] for i, name in enumerate(names)}
+    (dogs / "heads.json").write_text(json.dumps(boxes))
+    write_images(tmp_path / "cut", 24)
+    with tarfile.open(dogs / "heads-112.tar", "w") as tar:
+        for path in (tmp_path / "cut").iterdir():
+            tar.add(path, path.name)
+    return dogs
+
+
+def test_of_every_photo_with_a_sure_box_the_head_is_cut_out(dogs_with_heads):
+    crops, names = heads.read_heads(dogs_with_heads)
+    assert crops.shape == (23 + 24, 3, 112, 112) and len(set(names)) == 47
+    assert heads.cut_head(Image.new("RGB", (300, 200), "red"), [0.9, 0.9, 1.0, 1.0]).tolist()[0][0] == [255, 0, 0]
+
+
+@pytest.mark.slow
+def test_heads_are_learned_in_three_phases_and_a_stopped_run_goes_on(dogs_with_heads, tmp_path, capsys, monkeypatch):
+    """Full networks on a few heads: warm, adversary, grown; in two calls."""
+    monkeypatch.setattr(heads, "is_held_out", lambda name: zlib.crc32(name.encode()) % 2 == 0)  # of so few, enough for a sheet
+    run = [str(dogs_with_heads), str(tmp_path / "run"), "--warm", "32", "--grow", "64", "--save-every", "32"]
+    for images, size in ((64, 56), (128, 112)):
+        heads.main([*run, "--images", str(images), "--threads", "2"], Features(), (8, 8, 8, 8))
+        picture = Image.open(tmp_path / f"run_{images:07d}.png")
+        assert picture.size == (8 * size, 12 * size)
+    state = torch.load(tmp_path / "run.pt", weights_only=True)
+    assert (state["step"], state["grown_at"]) == (4, 2)
+    assert all(weight.isfinite().all() for weight in state["decoder_average"].values())
+    assert "64 images seen" in capsys.readouterr().out
