@@ -70,7 +70,8 @@ def with_smaller_pictures(
     """Pictures in as few bytes as full colour allows, so that a committed notebook opens quickly.
 
     Every PNG is packed again without loss. While the notebook is larger than `limit` bytes, the largest PNG becomes a JPEG
-    of quality 92, unless that would be larger. What describes a picture (its alt text) stays with it.
+    of quality 92, unless that would be larger; then the largest keep their colours at half the resolution. What describes a
+    picture (its alt text) stays with it.
     """
     pictures = [
         output
@@ -80,15 +81,18 @@ def with_smaller_pictures(
     ]
     for output in pictures:
         output.data["image/png"] = encoded(output.data["image/png"], format="PNG", optimize=True)
-    pictures.sort(key=lambda output: len(output.data["image/png"]))
-    while pictures and len(nbformat.writes(notebook).encode()) > limit:
-        output = pictures.pop()
-        jpeg = encoded(output.data["image/png"], format="JPEG", quality=92, subsampling=0)
-        if len(jpeg) < len(output.data["image/png"]):
-            del output.data["image/png"]
-            output.data["image/jpeg"] = jpeg
-            if "image/png" in output.metadata:
-                output.metadata["image/jpeg"] = output.metadata.pop("image/png")
+    pictures = [(output, output.data["image/png"]) for output in pictures]
+    pictures.sort(key=lambda pair: -len(pair[1]))
+    for subsampling in (0, 2):
+        for output, png in pictures:
+            if len(nbformat.writes(notebook).encode()) <= limit:
+                return notebook
+            jpeg = encoded(png, format="JPEG", quality=92, subsampling=subsampling)
+            if len(jpeg) < len(png):
+                output.data.pop("image/png", None)
+                output.data["image/jpeg"] = jpeg
+                if "image/png" in output.metadata:
+                    output.metadata["image/jpeg"] = output.metadata.pop("image/png")
     return notebook
 
 

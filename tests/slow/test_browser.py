@@ -14,7 +14,7 @@ def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
     for chapter in CHAPTERS:
         lab.bring(chapter)
-    for beside in ("clinic.py", "scaling.py", "beta_sweep.csv"):  # what 06 and 10 import and 04 draws
+    for beside in ("clinic.py", "scaling.py", "beta_sweep.csv", "before_after.png"):  # what chapters import, draw and show
         shutil.copy(ROOT / "notebooks" / beside, lab.folder)
     yield lab
     lab.end()
