@@ -40,7 +40,7 @@ from vae_helpers.training import optimizer_step, update_ema
 
 LATENT, STYLE, BATCH, LARGE = 128, 256, 32, 112
 WIDTHS, BLOCKS = (256, 128, 64, 32), (2, 2, 2, 1)  # channels and residual blocks at 7, 14, 28 and 56 pixels
-BETA, PIXELS, ADVERSARY = 0.0015, 10.0, 0.25  # weights of the KL, the pixels' error and the adversary; the features' is 1
+BETA, PIXELS, ADVERSARY = 0.001, 10.0, 0.25  # weights of the KL, the pixels' error and the adversary; the features' is 1
 EMA_DECAY = 0.999
 LAST = {"memory_format": torch.channels_last}
 
@@ -231,7 +231,9 @@ class Lite0(nn.Module):
     def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
         size, stride = layer.kernel_size[0], layer.stride[0]
         total = max((-(-x.shape[-1] // stride) - 1) * stride + size - x.shape[-1], 0)  # as TensorFlow pads
-        x = F.conv2d(F.pad(x, (total // 2, total - total // 2) * 2), layer.weight, layer.bias, stride, groups=layer.groups)
+        if total % 2:
+            x = F.pad(x, (total // 2, total - total // 2) * 2)
+        x = F.conv2d(x, layer.weight, layer.bias, stride, 0 if total % 2 else total // 2, groups=layer.groups)
         return F.relu6(x) if layer.activation else x
 
     def forward(self, x: Tensor) -> list[Tensor]:
