@@ -138,47 +138,15 @@ class LatentFlow(Prior):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, steps: int = 12, batch_size: int = 256) -> Tensor:
         """(n, *latent_shape) on the CPU: noise carried along the learned velocity in `steps` of Heun's second-order method."""
-        noise, times = torch.randn(n, *self.latent_shape, generator=generator), torch.linspace(0, 1, steps + 1)
-        x = torch.cat([self._follow(some, times, some[:0, None])[0] for some in noise.split(batch_size)])
-        return x * self.std.cpu() + self.mean.cpu()
-
-    @torch.no_grad()
-    def log_prob(self, z: Tensor, steps: int = 32, n_probes: int = 4, seed: int = 0, batch_size: int = 256) -> Tensor:
-        """log p(z) in nats, (N,) float64 on the CPU: that of the noise z comes from, plus how much log volume grows back to it.
-
-        The velocity's divergence, by which volumes grow, is estimated with `n_probes` vectors of random signs for each latent,
-        drawn from the seed (Hutchinson). Chen et al. 2018, eq. 8; Grathwohl et al. 2019, eq. 8. Always in float32.
-        """
-        scaled = (z.cpu().float() - self.mean.cpu()) / self.std.cpu()
-        signs = 2.0 * torch.randint(2, (n_probes, *z.shape), generator=torch.Generator().manual_seed(seed)) - 1
-        times = 0.5 + 0.5 * torch.linspace(0, math.pi, steps + 1).cos()  # from 1 to 0, with short steps where it is steep
-        with torch.autocast(self.mean.device.type, enabled=False):
-            batches = zip(scaled.split(batch_size), signs.split(batch_size, 1), strict=True)
-            noise, growth = zip(*(self._follow(some, times, probes) for some, probes in batches), strict=True)
-        log_noise = StandardNormal(self.latent_shape).log_prob(torch.cat(noise))
-        return log_noise + torch.cat(growth) - self.std.cpu().double().log().sum()
-
-    def _follow(self, x: Tensor, times: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-        """Where x (B, *latent_shape) at the first of `times` is at the last, and how much log volume grows on the way (B,).
-
-        Both on the CPU. probes: (P, B, *latent_shape); with P = 0 the growth is left out.
-        """
-        x, times, probes, growth = (each.to(self.mean) for each in (x, times, probes, torch.zeros(len(x))))
-        if self.gaussian_baseline:  # turned so that the estimate has no error in what the baseline adds
-            probes = (probes.flatten(2) @ self.axes.T).view_as(probes)
-        for t, t_next in pairwise(times):
-            v, divergence = self._velocity_and_divergence(x, t, probes)
-            v_next, divergence_next = self._velocity_and_divergence(x + (t_next - t) * v, t_next, probes)
-            x = x + (t_next - t) * (v + v_next) / 2
-            growth += (t_next - t) * (divergence + divergence_next) / 2
-        return x.cpu(), growth.cpu()
-
-    def _velocity_and_divergence(self, x: Tensor, t: Tensor, probes: Tensor) -> tuple[Tensor, Tensor | float]:
-        with torch.set_grad_enabled(len(probes) > 0):
-            x = x.detach().requires_grad_(len(probes) > 0)
-            v = self.velocity(x, t.expand(len(x)))
-        growth = [torch.autograd.grad(v, x, probe, retain_graph=True)[0].mul(probe).flatten(1).sum(1) for probe in probes]
-        return v.detach(), sum(growth) / max(1, len(growth))
+        times, latents = torch.linspace(0, 1, steps + 1).to(self.mean), []
+        for noise in torch.randn(n, *self.latent_shape, generator=generator).split(batch_size):
+            x = noise.to(self.mean)
+            for t, t_next in pairwise(times):
+                v = self.velocity(x, t.expand(len(x)))
+                v_next = self.velocity(x + (t_next - t) * v, t_next.expand(len(x)))
+                x = x + (t_next - t) * (v + v_next) / 2
+            latents.append(x.cpu())
+        return torch.cat(latents) * self.std.cpu() + self.mean.cpu()
 
 
 OLD_NAMES = {

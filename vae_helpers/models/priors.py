@@ -2,8 +2,8 @@
 
 `StandardNormal` (what the VAE was trained towards) → `FullGaussian` → `GaussianMixture` → `flow.LatentFlow`
 
-Each has `sample(n, generator)`, `log_prob(z)` and `save(path)`, which `load_prior` reads. The first three have `fit(mu, std)`;
-the flow is trained by `training.fit_flow`.
+Each has `sample(n, generator)` and `save(path)`, which `load_prior` reads. The first three have `fit(mu, std)`; the flow is
+trained by `training.fit_flow`.
 """
 
 import inspect
@@ -33,9 +33,6 @@ class Prior(nn.Module):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, *latent_shape), float32 on the CPU. generator: a CPU generator, for the same latents again."""
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) in nats, (N,) float64 on the CPU, of latents z (N, *latent_shape)."""
-
     def check_latents(self, mu: Tensor, std: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, std), detached, float32, std zero where it is None. Raises ValueError for what no prior can be learned from."""
         std = torch.zeros_like(mu) if std is None else std
@@ -63,9 +60,6 @@ class StandardNormal(Prior):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return torch.randn(n, *self.latent_shape, generator=generator)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        return torch.distributions.Normal(0.0, 1.0).log_prob(z.flatten(1).cpu().double()).sum(1)
 
 
 class GaussianMixture(Prior):
@@ -102,12 +96,6 @@ class GaussianMixture(Prior):
         eps = torch.randn(n, self.latent_size, generator=generator)
         component = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
         return (self.means.cpu()[component] + eps @ self.scale_tril.cpu().T).unflatten(1, self.latent_shape)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        z, means, weights, scale_tril = (x.cpu().double() for x in (z.flatten(1), self.means, self.weights, self.scale_tril))
-        z, means = (torch.linalg.solve_triangular(scale_tril, x.T, upper=False).T for x in (z, means))  # now of covariance I
-        log_scale = scale_tril.diagonal().log().sum() + 0.5 * self.latent_size * math.log(2 * math.pi)
-        return (weights.log() - 0.5 * torch.cdist(z, means).square()).logsumexp(1) - log_scale
 
 
 class FullGaussian(GaussianMixture):
