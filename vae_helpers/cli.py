@@ -128,8 +128,8 @@ def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> Non
     options = {"image_size": saved.vae.image_size, "cache_dir": where.cache, "crop": saved.vae.crop}
     learn, _ = data.split_validation(data.load_images(where.train, **options))
     test = data.load_images(where.test, **options)
-    options = {"labels": latent.dog_attributes(test, where.toy_dogs), "breeds": data.breeds_of(test.names), "seed": seed}
-    options |= {"images": "test dogs", "extractor": evaluation.load_inception() if inception else None}
+    options = {"labels": latent.dog_attributes(test, where.toy_dogs), "images": "test dogs", "seed": seed}
+    options |= {"extractor": evaluation.load_inception() if inception else None}
     measured = evaluation.evaluate(saved.vae, learn.pixels, test.pixels, saved.beta, **options)
     measured.metrics["epoch"] = saved.epoch
     verdicts = evaluation.write_report(measured, where.outputs, f"What this model does, after {saved.epoch} epochs")

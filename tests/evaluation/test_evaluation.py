@@ -1,5 +1,4 @@
 import json
-import math
 import re
 from html.parser import HTMLParser
 
@@ -77,39 +76,13 @@ def test_all_is_the_same_again_and_another_seed_changes_only_what_is_drawn(one):
     assert other["/samples/generated/frechet"] != first["/samples/generated/frechet"]
 
 
-BREEDS = [None, "pug", "beagle", "rare", "pug", "beagle"] * 4
+def test_without_labels_nothing_is_said_of_factors():
+    assert "factor_r2" not in evaluation(labels=None).metrics
 
 
-def test_breeds_with_enough_images_are_told_apart(tmp_path):
-    vae = vivid_vae()
-    found = evaluation(vae, breeds=BREEDS)
-    mu, _ = encode_images(vae, TEST)
-    error = (vae.decoder(mu).clamp(-1, 1) - to_float(TEST)).square().mean((1, 2, 3))
-    psnr = {
-        breed: 10 * math.log10(4 / error[[i for i, b in enumerate(BREEDS) if b == breed]].mean().item())
-        for breed in ("pug", "beagle")
-    }
-    assert {name: about["psnr"] for name, about in found.metrics["breeds"].items()} == pytest.approx(psnr, rel=1e-4)
-    assert all(about["images"] == 8 for about in found.metrics["breeds"].values())
-    known = [i for i, breed in enumerate(BREEDS) if breed in psnr]
-    closest = [min((j for j in known if j != i), key=lambda j: (mu[i] - mu[j]).norm().item()) for i in known]
-    same = sum(BREEDS[i] == BREEDS[j] for i, j in zip(known, closest, strict=True)) / 16
-    assert found.metrics["same_breed_nearest"] == same and found.metrics["same_breed_by_chance"] == pytest.approx(7 / 15)
-    best = max(psnr, key=psnr.get)
-    assert any(f"Of 2 breeds, {best} comes back best" in verdict for verdict in write_report(found, tmp_path))
-
-
-@pytest.mark.parametrize("breeds", [None, [None] * 24, ["pug"] * 20 + ["rare"] * 4])
-def test_without_labels_and_two_breeds_nothing_is_said_of_them(breeds):
-    metrics = evaluation(labels=None, breeds=breeds).metrics
-    assert "breeds" not in metrics and "factor_r2" not in metrics
-
-
-def test_too_few_images_and_breeds_of_other_images_are_refused():
+def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="48 train and 15 test images: an evaluation needs at least 16 of each"):
         evaluation(test=TEST[:15])
-    with pytest.raises(ValueError, match="23 breeds for 24 test images"):
-        evaluation(breeds=BREEDS[1:])
     assert evaluation(test=TEST[:16]).metrics["n_images"] == 16
 
 
@@ -129,14 +102,14 @@ class Page(HTMLParser):
 
 
 def test_the_page_needs_no_other_file_and_says_in_words_what_was_found(tmp_path):
-    found = evaluation(images="24 <drawn> ones", breeds=BREEDS)
+    found = evaluation(images="24 <drawn> ones")
     verdicts = write_report(found, tmp_path / "new", "A <title> & more")
     page = Page((tmp_path / "new/report.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == len(page.alts) == 5 and all(page.alts)
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     words = " ".join(page.words.split("td {")[-1].split())
     assert "A <title> & more" in words and "24 <drawn> ones" in words and "seed 0" in words
-    assert len(verdicts) == 6
+    assert len(verdicts) == 5
     for verdict in verdicts:
         assert words.count(verdict) == 2  # in short, and where it belongs
     assert not re.search(r"\bloss\b|undefined|None", words, re.IGNORECASE)

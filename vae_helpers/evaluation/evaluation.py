@@ -1,7 +1,6 @@
 """All metrics of one model on images it has not seen, as numbers; `report` makes sentences and pictures of them."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -13,12 +12,11 @@ from ..models.vae import BaseVAE
 from .baselines import LinearVAE, nearest_images, pca_reconstructions, principal_components
 from .features import load_dog_features
 from .likelihood import bits_per_dimension, elbo, importance_weighted_bound
-from .metrics import AggregatePosteriorGap, EvalMetrics, aggregate_posterior_gap, evaluate_vae, image_quality, psnr
+from .metrics import AggregatePosteriorGap, EvalMetrics, aggregate_posterior_gap, evaluate_vae, image_quality
 from .probes import recover_factors
 from .sample_metrics import Extractor, extract_features, sample_metrics
 
 MIN_IMAGES = 16  # of train and of test
-MIN_OF_BREED = 5  # test images of a breed that is reported
 N_FOR_BOUND, N_IMPORTANCE_SAMPLES = 200, 32  # images and samples of the bound: it decodes their product
 
 
@@ -44,7 +42,6 @@ def evaluate(
     beta: float = BETA,
     *,
     labels: Mapping[str, Tensor] | None = None,
-    breeds: Sequence[str | None] | None = None,
     extractor: Extractor | None = None,
     images: str = "test images",
     seed: int = 0,
@@ -55,18 +52,16 @@ def evaluate(
     train, test: uint8 (N, 3, S, S), at least 16 of each; train only for baselines and neighbours, and to see whether its own
     images are reconstructed better. Of each a random part of `max_images` is taken (fewer above 56 x 56, so that memory grows
     by less than 2 GB); the closest pictures are looked for in all of train. beta: what it was trained with; at 0 there are no
-    bounds and no linear VAE. labels: of the test images, name -> (N,). breeds: of the test images, None where not known.
-    extractor: of the features that samples are compared in; `load_dog_features()` when left out. images: what the test images
-    are, in words. seed: of every draw. Raises ValueError for fewer images.
+    bounds and no linear VAE. labels: of the test images, name -> (N,). extractor: of the features that samples are compared in;
+    `load_dog_features()` when left out. images: what the test images are, in words. seed: of every draw. Raises ValueError for
+    fewer images.
     """
     if min(len(train), len(test)) < MIN_IMAGES:
         raise ValueError(f"{len(train)} train and {len(test)} test images: an evaluation needs at least {MIN_IMAGES} of each")
-    if breeds and len(breeds) != len(test):
-        raise ValueError(f"{len(breeds)} breeds for {len(test)} test images: give one for each, None where it is not known")
     n_dims, all_train = test[0].numel(), train
     limit = min(max_images, 50_000_000 // n_dims)
     chosen, train = _random_part(len(test), limit, seed), train[_random_part(len(train), limit, seed)]
-    test, breeds = test[chosen], [breeds[i] for i in chosen] if breeds else []
+    test = test[chosen]
     mu, logvar = encode_images(vae, test)
     x_hat = decode_latents(vae, mu)
     samples = decode_latents(vae, torch.randn(mu.shape, generator=torch.Generator().manual_seed(seed)))
@@ -83,7 +78,7 @@ def evaluate(
         "image_quality": {"vae": asdict(image_quality(x_hat, test)), "pca": asdict(image_quality(x_hat_pca, test))},
         "prior_fraction_beyond": gap.fraction_beyond,
     }
-    metrics |= baseline | _by_factor(mu, labels or {}, chosen, seed) | _by_breed(x_hat, mu, test, breeds)
+    metrics |= baseline | _by_factor(mu, labels or {}, chosen, seed)
     metrics |= _samples(extractor or load_dog_features(), train, test, samples, x_hat, seed)
     shown = {"original": to_float(test[:8]), "vae": x_hat[:8], "pca": x_hat_pca[:8], "samples": samples[:64]}
     return Evaluation(metrics, held_out, gap, shown | _closest(samples[:64], all_train))
@@ -121,23 +116,6 @@ def _by_factor(mu: Tensor, labels: Mapping[str, Tensor], chosen: Tensor, seed: i
     """R² of each label that differs between the chosen images."""
     labels = {name: part for name, values in labels.items() if (part := values[chosen]).min() < part.max()}
     return {"factor_r2": recover_factors(mu, labels, seed).summary()} if labels else {}
-
-
-def _by_breed(x_hat: Tensor, mu: Tensor, test: Tensor, breeds: Sequence[str | None]) -> dict:
-    """PSNR of each breed with enough images, best first, and how often the image with the nearest latent is of the same."""
-    counts = {breed: n for breed, n in Counter(filter(None, breeds)).items() if n >= MIN_OF_BREED}
-    if len(counts) < 2:
-        return {}
-    known = [i for i, breed in enumerate(breeds) if breed in counts]
-    names = [breeds[i] for i in known]
-    error = (x_hat[known].clamp(-1, 1) - to_float(test[known])).square().mean((1, 2, 3))
-    by_name = {breed: psnr(error[[name == breed for name in names]].mean().item()) for breed in counts}
-    nearest = torch.cdist(mu[known].flatten(1), mu[known].flatten(1)).fill_diagonal_(torch.inf).argmin(1).tolist()
-    return {
-        "breeds": {b: {"images": counts[b], "psnr": by_name[b]} for b in sorted(counts, key=by_name.get, reverse=True)},
-        "same_breed_nearest": sum(names[i] == names[j] for i, j in enumerate(nearest)) / len(names),
-        "same_breed_by_chance": sum(n * (n - 1) for n in counts.values()) / (len(names) * (len(names) - 1)),
-    }
 
 
 def _closest(samples: Tensor, train: Tensor) -> dict[str, Tensor]:
