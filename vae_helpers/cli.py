@@ -82,7 +82,6 @@ def train(
     width: int = 32,
     image_size: int = 56,
     name: str = "saved_models",
-    keep_last: int | None = None,
 ) -> None:
     """Train a VAE on data/train/dogs; going on where an earlier run of the same kind stopped.
 
@@ -95,7 +94,6 @@ def train(
         width: channels of spatial and attention, where the picture is largest; 128 is Stable Diffusion's.
         image_size: pixels of an image each way.
         name: of the model; its checkpoints are kept in models/NAME, and --model NAME uses them.
-        keep_last: how many of the newest checkpoints are kept; all when left out.
     """
     import torch
 
@@ -112,7 +110,7 @@ def train(
     save_picture = evaluation.reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
     options = {"precision": precision_wanted(), "compile": compile_wanted()}
     pixels = (learn.pixels, validation.pixels)
-    history = training.fit(vae, *pixels, settings, where.models / name, save_picture, keep_last, **options)
+    history = training.fit(vae, *pixels, settings, where.models / name, save_picture, **options)
     if not math.isfinite(history[-1]["validation_loss"]):
         raise FloatingPointError("the loss is NaN or infinite at the end: lower --learning-rate, or compute with VAE_BF16=0")
 
@@ -217,7 +215,7 @@ def _checkpoint(model: str | None) -> "models.Checkpoint":
     path = path if model is None or path.exists() else Path(model)
     if model is not None and not path.exists():
         raise ValueError(f"--model {model}: no folder in models/, no file, and not one of {', '.join(sorted(SHIPPED))}")
-    return (models.load_checkpoint if path.is_file() else models.load_newest_checkpoint)(path, best_device())
+    return models.load_checkpoint(path, best_device())
 
 
 def _save_images(images, folder: Path, names: Sequence[str]) -> None:

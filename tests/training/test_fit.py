@@ -43,8 +43,6 @@ def test_images_that_do_not_fit_are_refused_by_name(which, wrong):
 def test_other_arguments_that_cannot_be_are_refused_by_name(monkeypatch):
     with pytest.raises(ValueError, match="max_shift=16 must be less than the images' 16 pixels"):
         trained(settings=replace(THREE_EPOCHS, max_shift=16))
-    with pytest.raises(ValueError, match="keep_last=0"):
-        trained(keep_last=0)
     with pytest.raises(ValueError, match="precision='half' must be auto, bfloat16 or float32"):
         trained(precision="half")
     monkeypatch.setattr(accelerate.Accelerator, "num_processes", 8)

@@ -45,13 +45,6 @@ def test_every_epoch_leaves_a_checkpoint_that_can_be_used_alone(tmp_path):
     assert same_weights(checkpoint.vae, vae) and len(made) == 3
 
 
-@pytest.mark.parametrize(("keep_last", "kept"), [(1, [3]), (2, [2, 3]), (9, [1, 2, 3])])
-def test_only_the_newest_checkpoints_are_kept_when_asked(tmp_path, keep_last, kept):
-    trained(checkpoint_dir=tmp_path, keep_last=keep_last)
-    assert list(list_checkpoints(tmp_path)) == kept
-    assert len(trained(settings=replace(THREE_EPOCHS, epochs=5), checkpoint_dir=tmp_path, keep_last=keep_last)[1]) == 5
-
-
 # ---------------------------------------------------------------- a run that goes on
 
 

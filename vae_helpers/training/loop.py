@@ -45,7 +45,6 @@ def fit(
     settings: TrainingSettings | None = None,
     checkpoint_dir: str | Path | None = None,
     on_epoch: Callable[[BaseVAE, dict[str, float]], None] | None = None,
-    keep_last: int | None = None,
     *,
     precision: str = "auto",
     compile: bool = False,
@@ -55,9 +54,9 @@ def fit(
 
     train, validation: uint8 pixels (N, 3, S, S). checkpoint_dir: where a checkpoint is kept after every epoch; when it
     holds an earlier part of this very run, training goes on from there, and any other run found in it is moved aside.
-    on_epoch: called with the model (in eval mode) and the epoch's record after each epoch, in one process only. keep_last:
-    how many of the newest checkpoints are kept; all when left out. precision: "float32", "bfloat16" (weights and sums stay
-    in float32), or "auto": bfloat16 where it is faster. compile: compile the network first, for long runs on a GPU.
+    on_epoch: called with the model (in eval mode) and the epoch's record after each epoch, in one process only. precision:
+    "float32", "bfloat16" (weights and sums stay in float32), or "auto": bfloat16 where it is faster. compile: compile the
+    network first, for long runs on a GPU.
 
     In the history `train_*` are averages over the epoch as it was learned (z sampled, images flipped), `validation_*` are
     of the model as it was at the epoch's end (z sampled, always with the same noise).
@@ -66,8 +65,6 @@ def fit(
     """
     settings, accelerator = settings or TrainingSettings(), make_accelerator()
     _check(vae, train, validation, settings, accelerator)
-    if keep_last is not None and keep_last < 1:
-        raise ValueError(f"keep_last={keep_last} must be at least 1, or None for all")
     state = _begin(vae, settings, accelerator, precision, compile)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     writes = folder is not None and accelerator.is_main_process
@@ -82,7 +79,7 @@ def fit(
                 record = {"epoch": epoch} | train_epoch(state, train, epoch) | validate(state, validation)
                 state.history.append(record)
                 if writes:
-                    save_epoch(folder, state, keep_last)
+                    save_epoch(folder, state)
                 accelerator.print(_line(record, settings.epochs))
                 if on_epoch is not None and accelerator.is_main_process:
                     on_epoch(vae, record)

@@ -49,15 +49,12 @@ def run_fingerprint(vae: BaseVAE, train: Tensor, validation: Tensor, settings: T
     return {"data": pixels.hexdigest(), "architecture": vae.architecture, "settings": made_with}
 
 
-def save_epoch(folder: Path, state: TrainState, keep_last: int | None) -> None:
-    """Write the checkpoint of the newest epoch, then the training state; remove all but the newest `keep_last` checkpoints."""
+def save_epoch(folder: Path, state: TrainState) -> None:
+    """Write the checkpoint of the newest epoch, then the training state."""
     epoch = len(state.history)
     checkpoint = checkpoints.Checkpoint(state.vae, epoch, state.history, asdict(state.settings), state.name)
     checkpoints.save_checkpoint(checkpoints.checkpoint_path(folder, epoch), checkpoint)
     save_state(folder, state)
-    for older, path in checkpoints.list_checkpoints(folder).items():
-        if keep_last and older <= epoch - keep_last:
-            path.unlink()
 
 
 def save_state(folder: Path, state: TrainState) -> None:
