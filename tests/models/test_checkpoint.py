@@ -19,7 +19,6 @@ from vae_helpers.models import (
     checkpoint_path,
     list_checkpoints,
     load_checkpoint,
-    load_newest_checkpoint,
     load_training_state,
     save_checkpoint,
     save_training_state,
@@ -197,7 +196,7 @@ def test_trouble_with_the_disk_is_not_taken_for_damage(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "load", failing)
     with pytest.raises(OSError, match="Input/output error"):
-        load_newest_checkpoint(tmp_path)
+        load_checkpoint(tmp_path)
 
 
 def test_weights_of_another_program_are_refused_as_such(tmp_path):
@@ -254,7 +253,7 @@ def test_a_missing_checkpoint_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="train first"):
         load_checkpoint(tmp_path / "vae_model_epoch_1.pth")
     with pytest.raises(FileNotFoundError, match="train first"):
-        load_newest_checkpoint(tmp_path / "no folder yet")
+        load_checkpoint(tmp_path)
 
 
 def test_checkpoints_are_listed_by_number_in_either_format(tmp_path):
@@ -264,24 +263,14 @@ def test_checkpoints_are_listed_by_number_in_either_format(tmp_path):
     assert listed == [*CHECKPOINT_NAMES, "vae_model_epoch_101.safetensors"]
 
 
-def test_of_damaged_checkpoints_the_newest_whole_one_is_used_and_each_is_named(saved):
+def test_a_folder_stands_for_its_newest_checkpoint_and_is_refused_where_that_is_damaged(saved):
     for epoch in (4, 10):
         shutil.copy(saved, saved.with_stem(f"vae_model_epoch_{epoch}"))
-    assert load_newest_checkpoint(saved.parent).epoch == 3
-    for epoch in (10, 4):
-        saved.with_stem(f"vae_model_epoch_{epoch}").write_bytes(b"damaged")
-    with pytest.warns(UserWarning) as warned:
-        assert load_newest_checkpoint(saved.parent).run == "run-1"
-    assert ["epoch_10." in str(w.message) for w in warned] == [True, False] and "epoch_4." in str(warned[1].message)
     saved.write_bytes(b"damaged")
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="none of the 3 checkpoints"):
-        load_newest_checkpoint(saved.parent)
-
-
-def test_a_link_to_nowhere_is_passed_over_like_a_damaged_checkpoint(saved):
-    saved.with_stem("vae_model_epoch_4").symlink_to("gone.pth")
-    with pytest.warns(UserWarning, match="epoch_4"):
-        assert load_newest_checkpoint(saved.parent).epoch == 3
+    assert load_checkpoint(saved.parent).run == "run-1"
+    saved.with_stem("vae_model_epoch_10").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"epoch_10\."):
+        load_checkpoint(saved.parent)
 
 
 def test_the_training_state_is_kept_once_and_comes_back(tmp_path):

@@ -6,7 +6,6 @@ from .checkpoint import (
     checkpoint_path as checkpoint_path,
     list_checkpoints as list_checkpoints,
     load_checkpoint as load_checkpoint,
-    load_newest_checkpoint as load_newest_checkpoint,
     load_training_state as load_training_state,
     save_checkpoint as save_checkpoint,
     save_training_state as save_training_state,

@@ -13,14 +13,15 @@ import io
 import json
 import pickle
 import re
-import warnings
 import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from errno import EINVAL
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
 from ..files import load_weights, save_weights, write_file
@@ -62,22 +63,6 @@ def list_checkpoints(folder: str | Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def load_newest_checkpoint(folder: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """The checkpoint with the highest epoch; when that is damaged, a warning says so and the one before it is used.
-
-    Raises FileNotFoundError when there is none, ValueError when none can be loaded.
-    """
-    found = list_checkpoints(folder)
-    if not found:
-        raise FileNotFoundError(f"no vae_model_epoch_*.pth in {str(folder)!r}: train first (notebook 03, or make dogs)")
-    for path in reversed(found.values()):
-        try:
-            return load_checkpoint(path, device)
-        except (ValueError, FileNotFoundError) as error:  # a link may lead nowhere
-            warnings.warn(f"{error}. Trying the one before it.", stacklevel=2)
-    raise ValueError(f"none of the {len(found)} checkpoints in {str(folder)!r} can be loaded: train again")
-
-
 def build_vae(architecture: dict[str, Any]) -> BaseVAE:
     """An untrained VAE with the `architecture` that another one has. Raises ValueError for a kind that there is not."""
     sizes = dict(architecture)
@@ -105,10 +90,14 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtype
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint, or weights with their architecture, into a ready VAE in float32 and eval mode on `device`.
 
-    Runs no code from the file. Raises FileNotFoundError, or ValueError for a file that holds more than tensors and plain
-    values, is damaged or of another program, does not fit the architecture that it names, or holds NaN or infinite weights.
+    path: a file, or a folder, of which the newest checkpoint. Runs no code from the file. Raises FileNotFoundError, or
+    ValueError for a file that holds more than tensors and plain values, is damaged or of another program, does not fit the
+    architecture that it names, or holds NaN or infinite weights.
     """
-    if Path(path).suffix == ".safetensors":
+    path = Path(path)
+    if path.is_dir():  # where it holds none, the first is missed below
+        path = next(reversed(list_checkpoints(path).values()), checkpoint_path(path, 1))
+    if path.suffix == ".safetensors":
         weights, saved = load_weights(path)
     else:
         saved = _read_pth(path)
@@ -117,35 +106,39 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         saved = saved.get("checkpoint", saved)  # where tree 9addd0c had it in safetensors
         if "architecture" not in saved:
             raise ValueError("it is made by another program, or a prior, which load_prior reads")
-        vae = _build(saved["architecture"], weights)
+        vae = load_network(lambda: build_vae(saved["architecture"]), weights)
         vae.crop = str(saved.get("preprocessing", {}).get("crop", vae.crop))
         epoch, history, settings = saved.get("epoch", 0), list(saved.get("history", [])), dict(saved.get("settings", {}))
         if type(epoch) is not int or not all(isinstance(record, dict) for record in history):
             raise ValueError(f"epoch is {epoch!r}, or its history is not a list of records")
     except (LookupError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
         raise ValueError(f"{str(path)!r} does not hold a VAE of this package: {error}") from None
-    vae.to(device=device, memory_format=torch.channels_last).eval()
+    vae.to(device=device, memory_format=torch.channels_last)
     return Checkpoint(vae, epoch, history, settings, str(saved.get("run", "")))
 
 
-def _build(architecture: dict[str, Any], weights: dict[str, Tensor]) -> BaseVAE:
-    """The VAE of these weights. Sizes are compared before anything of the size that the file claims is made."""
+def load_network(make: Callable[[], nn.Module], weights: dict[str, Tensor]) -> nn.Module:
+    """What `make` makes, with these weights in float32, in eval mode. Names of tree 9addd0c are taken, too.
+
+    Sizes are compared before anything of the size that a file claims is made. Raises ValueError for weights that do not fit,
+    are not all there, or are NaN or infinite.
+    """
     with torch.device("meta"):  # no memory yet, and no random numbers
-        vae = build_vae(architecture)
+        network = make()
     for name, tensor in weights.items():
         if tensor.untyped_storage().nbytes() < tensor.nbytes:  # a small file may claim to be a large tensor
             raise ValueError(f"its weights are not all in the file: {name!r}")
         if not tensor.is_floating_point() or not tensor.isfinite().all():
             raise ValueError(f"its weights hold NaN, infinite or other than real numbers: in {name!r}")
-    weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in current_names(weights, vae).items()}
+    weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in current_names(weights, network).items()}
     try:
-        vae.load_state_dict(weights, assign=True)
+        network.load_state_dict(weights, assign=True)
     except RuntimeError as error:  # its first line only says that there is an error
         raise ValueError(f"its weights do not fit its architecture: {str(error).splitlines()[1].strip()}") from None
-    return vae
+    return network.eval()
 
 
-_OLD_NAMES = (  # of tree 9addd0c -> today's, as regular expressions; numbers of layers are left, for `current_names`
+OLD_NAMES = (  # of tree 9addd0c -> today's, as regular expressions; numbers of layers are left, for `current_names`
     (r"\.curve\.(\d+)\.norm\.", r".curve.\1.norm1."),
     (r"\.first\.", ".conv1."),
     (r"\.second\.", ".conv2."),
@@ -153,18 +146,35 @@ _OLD_NAMES = (  # of tree 9addd0c -> today's, as regular expressions; numbers of
     (r"^line_out\.", "decoder.linear_branch."),
     (r"^(en|de)coder\.line\.", r"\1coder.linear_branch."),
     (r"^(en|de)coder\.(curve\.)?(?=\d)", r"\1coder.conv_branch."),
+    (r"^network\.enter\.", "network.proj_in."),  # from here on, of priors
+    (r"^network\.place$", "network.pos_embed"),
+    (r"^network\.when\.", "network.time_embed."),
+    (r"^network\.shared\.", "network.modulation."),
+    (r"^network\.last\.", "network.final_modulation."),
+    (r"^network\.leave\.", "network.proj_out."),
+    (r"^(network\.blocks\.\d+)\.own$", r"\1.block_modulation"),
+    (r"^(network\.blocks\.\d+)\.qkv\.", r"\1.attention.in_proj_"),
+    (r"^(network\.blocks\.\d+)\.out\.", r"\1.attention.out_proj."),
+    (r"^factor$", "scale_tril"),
+    (r"^over_gaussian$", "gaussian_baseline"),
 )
 
 
-def current_names(weights: dict[str, Tensor], vae: BaseVAE) -> dict[str, Tensor]:
-    """`weights` of a network like `vae` under today's names; tree 9addd0c numbered the layers (`encoder.curve.3.first`)."""
-    for old, new in _OLD_NAMES:
-        weights = {re.sub(old, new, name): weight for name, weight in weights.items()}
+def rename(name: str, table: Iterable[tuple[str, str | Callable]]) -> str:
+    """`name` after every replacement in `table`: regular expressions, and what `re.sub` puts in their place."""
+    for pattern, replacement in table:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def current_names(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """`weights` of a network like this under today's names; tree 9addd0c numbered the layers (`encoder.curve.3.first`)."""
 
     def stage(place: re.Match) -> str:
-        return f"{place[1]}.{list(dict(vae.get_submodule(place[1]).named_children()))[int(place[2])]}."
+        return f"{place[1]}.{list(dict(network.get_submodule(place[1]).named_children()))[int(place[2])]}."
 
-    return {re.sub(r"^(\w+\.conv_branch)\.(\d+)\.", stage, name): weight for name, weight in weights.items()}
+    table = (*OLD_NAMES, (r"^(\w+\.conv_branch)\.(\d+)\.", stage))
+    return {rename(name, table): weight for name, weight in weights.items()}
 
 
 def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
@@ -184,13 +194,12 @@ def load_training_state(folder: str | Path) -> dict[str, Any] | None:
     if not isinstance(state.get("run"), dict) or type(state.get("epoch")) is not int:
         raise ValueError(f"{str(path)!r} is not a training state")
     state.setdefault("name", run_name(state["run"]))
-    if "learner" in state:
-        state["model"] = state.pop("learner")
     settings = state["run"].get("settings", {})
-    if "average" in settings:
+    if "average" in settings:  # of tree 9addd0c
         settings |= {"ema_decay": settings.pop("average"), "max_shift": settings.pop("shift")}
         vae = build_vae(state["run"]["architecture"])
-        state |= {"model": current_names(state["model"], vae)} if "model" in state else {}
+        if "learner" in state:
+            state["model"] = current_names(state.pop("learner"), vae)
         if isinstance(vae, SpatialVAE) and "optimizer" in state:  # whose linear branches came last
             order = sorted(enumerate(vae.named_parameters()), key=lambda numbered: "linear_branch" in numbered[1][0])
             moments = state["optimizer"]["state"]
@@ -223,7 +232,7 @@ def _write_pth(path: str | Path, content: dict[str, Any]) -> None:
 
 def _read_pth(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint {str(path)!r}: train first, or check the path")
+        raise FileNotFoundError(f"no checkpoint {str(path)!r}: train first (notebook 03, or make dogs), or check the path")
     try:
         with zipfile.ZipFile(path) as archive:  # torch itself looks neither at checksums nor at what would grow
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()) or archive.testzip():

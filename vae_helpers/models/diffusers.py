@@ -1,16 +1,16 @@
 """To and from the files of Hugging Face diffusers."""
 
 import json
-import re
 from pathlib import Path
 
 from safetensors.torch import load_file, save
 
 from ..files import write_file
 from .attention import MULTIPLES, AttentionVAE
+from .checkpoint import rename
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
-_NAMES = (  # ours -> theirs, as regular expressions
+_NAMES = (  # ours, and the attention's in older files of theirs -> theirs, as regular expressions
     (r"(en|de)coder\.conv_branch\.((post_)?quant_conv)", r"\2"),
     (r"\.conv_branch\.", "."),
     (r"(down|up)(\d)_block(\d)", r"\1_blocks.\2.resnets.\3"),
@@ -45,7 +45,7 @@ def to_diffusers(vae: AttentionVAE, folder: str | Path) -> None:
         "scaling_factor": 1.0,  # of latents, for a diffusion model: ours are about 1 wide as they are
     }
     write_file(Path(folder) / "config.json", json.dumps(config, indent=1))
-    weights = {diffusers_name(name): x.detach().cpu().contiguous() for name, x in vae.state_dict().items()}
+    weights = {rename(name, _NAMES): x.detach().cpu().contiguous() for name, x in vae.state_dict().items()}
     write_file(Path(folder) / WEIGHTS_NAME, save(weights, {"format": "pt"}))
 
 
@@ -57,21 +57,11 @@ def from_diffusers(folder: str | Path, image_size: int | None = None) -> Attenti
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     config = {"latent_channels": 4, "norm_num_groups": 32, "sample_size": 32} | config  # diffusers' defaults
     sizes = config["block_out_channels"][0], config["latent_channels"], config["norm_num_groups"]
-    theirs = {diffusers_name(name): x.float() for name, x in load_file(Path(folder) / WEIGHTS_NAME).items()}  # older names too
+    theirs = {rename(name, _NAMES): x.float() for name, x in load_file(Path(folder) / WEIGHTS_NAME).items()}  # older names too
     try:
         vae = AttentionVAE(*sizes, image_size or config["sample_size"])
-        names = {diffusers_name(name): name for name in vae.state_dict()}
+        names = {rename(name, _NAMES): name for name in vae.state_dict()}
         vae.load_state_dict({names.get(name, name): x for name, x in theirs.items()})
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{str(folder)!r} holds another network than Stable Diffusion's autoencoder: {error}") from None
     return vae.eval()
-
-
-def diffusers_name(name: str) -> str:
-    """What diffusers calls a weight of ours: "….mid_attention.query.bias" -> "….mid_block.attentions.0.to_q.bias".
-
-    Names of diffusers stay as they are, but for attention layers of older files, which get today's names.
-    """
-    for ours, theirs in _NAMES:
-        name = re.sub(ours, theirs, name)
-    return name

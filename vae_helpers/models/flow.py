@@ -7,14 +7,13 @@ latents. It is what diffusion models such as Stable Diffusion 3 do (Esser et al.
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .priors import FullGaussian, GaussianMixture, Prior, StandardNormal
+from .priors import FullGaussian, Prior
 
 
 class Block(nn.Module):
@@ -147,41 +146,3 @@ class LatentFlow(Prior):
                 x = x + (t_next - t) * (v + v_next) / 2
             latents.append(x.cpu())
         return torch.cat(latents) * self.std.cpu() + self.mean.cpu()
-
-
-OLD_NAMES = {
-    "factor": "scale_tril",
-    "over_gaussian": "gaussian_baseline",
-    "network.enter.": "network.proj_in.",
-    "network.place": "network.pos_embed",
-    "network.when.": "network.time_embed.",
-    "network.shared.": "network.modulation.",
-    "network.last.": "network.final_modulation.",
-    "network.leave.": "network.proj_out.",
-    ".own": ".block_modulation",
-    ".qkv.": ".attention.in_proj_",
-    ".out.": ".attention.out_proj.",
-}
-"""Parts of names of tensors and arguments in files of priors from before the first release, and what they are called now."""
-
-
-def prior_from(state: dict[str, Tensor], metadata: dict[str, Any]) -> Prior:
-    """The prior that `Prior.save` wrote as these tensors and metadata, in float32 and eval mode. Takes old names as well.
-
-    Raises ValueError for metadata of no prior, and for tensors that do not fit or are not finite.
-    """
-    kinds = {kind.__name__: kind for kind in (StandardNormal, FullGaussian, GaussianMixture, LatentFlow)}
-    for old, new in OLD_NAMES.items():
-        state = {name.replace(old, new): tensor.float() for name, tensor in state.items()}
-    try:
-        arguments = {OLD_NAMES.get(name, name): value for name, value in metadata["arguments"].items()}
-        with torch.device("meta"):  # so that no more memory is taken than the tensors have, whatever the metadata say
-            prior = kinds[metadata["prior"]](**arguments)
-        if isinstance(prior, FullGaussian) and "mean" in state:
-            state |= {"means": state.pop("mean")[None], "weights": torch.ones(1)}
-        prior.load_state_dict(state, assign=True)
-    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"it does not hold one of {', '.join(kinds)}: {error}") from None
-    if not all(tensor.isfinite().all() for tensor in state.values()):
-        raise ValueError("its weights hold NaN or infinite numbers")
-    return prior.eval()

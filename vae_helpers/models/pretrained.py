@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import torch
+
 from ..files import WEIGHTS, load_weights
-from .checkpoint import load_checkpoint, load_newest_checkpoint
-from .flow import prior_from
-from .priors import Prior
+from .checkpoint import OLD_NAMES, load_checkpoint, load_network, rename
+from .flow import LatentFlow
+from .priors import FullGaussian, GaussianMixture, Prior, StandardNormal
 from .vae import BaseVAE
 
 
@@ -16,8 +18,7 @@ def load_pretrained(x: str | Path) -> BaseVAE:
     the newest checkpoint. Raises ValueError for a name that means nothing here, and for a file that holds something else or is
     damaged; FileNotFoundError for a folder without checkpoints.
     """
-    path = _find(x)
-    return (load_newest_checkpoint if path.is_dir() else load_checkpoint)(path).vae
+    return load_checkpoint(_find(x)).vae
 
 
 def load_prior(x: str | Path) -> Prior:
@@ -28,9 +29,14 @@ def load_prior(x: str | Path) -> Prior:
     path = _find(x)
     path = path / "prior.safetensors" if path.is_dir() else path
     state, metadata = load_weights(path)
+    kinds = {kind.__name__: kind for kind in (StandardNormal, FullGaussian, GaussianMixture, LatentFlow)}
     try:
-        return prior_from(state, metadata)
-    except ValueError as error:
+        kind, arguments = kinds[metadata["prior"]], metadata["arguments"]
+        arguments = {rename(name, OLD_NAMES): value for name, value in arguments.items()}
+        if kind is FullGaussian and "mean" in state:  # of tree 9addd0c, where it was no mixture of one
+            state |= {"means": state.pop("mean")[None], "weights": torch.ones(1)}
+        return load_network(lambda: kind(**arguments), state)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(x)!r} is not a prior (load_pretrained reads VAEs): {error}") from None
 
 
