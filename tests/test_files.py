@@ -46,13 +46,13 @@ def test_without_room_nothing_is_begun_and_the_path_and_what_is_needed_are_told(
     told = r"cannot write '.*file.txt': No space left .*it needs 1,000,000,000,000.0 MB, .* MB are free"
     with pytest.raises(OSError, match=told) as raised, atomic_write(tmp_path / "file.txt", size=10**18):
         pytest.fail("it was begun")
-    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.__cause__.errno == errno.ENOSPC
     assert tree(tmp_path) == {"file.txt": b"old"}
 
 
 def test_a_place_that_takes_no_files_is_named_and_another_is_asked_for(tmp_path):
     (tmp_path / "folder").write_text("a file")
-    told = r"cannot write '.*file.txt': .*\. Choose another folder"
+    told = r"cannot write '.*file.txt': .*, or choose another folder \(VAE_HOME"
     with pytest.raises(OSError, match=told), atomic_write(tmp_path / "folder" / "file.txt") as partial:
         partial.write_text("new")
 
@@ -148,7 +148,6 @@ def test_the_second_process_is_told_who_writes_in_a_folder_and_since_when_and_ch
         process.wait()
         with lock_folder(tmp_path / "dogs", "the checkpoints"):
             pass
-    assert not any(name.endswith(".holder") for name in tree(tmp_path))
 
 
 def test_a_crash_releases_a_folder(tmp_path):

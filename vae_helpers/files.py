@@ -6,7 +6,6 @@ This module imports nothing of ours; torch is imported when weights are read or 
 import errno
 import json
 import os
-import secrets
 import shutil
 import socket
 import sys
@@ -14,7 +13,6 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -36,7 +34,7 @@ def atomic_write(path: str | Path, size: int = 0, flush: bool = True) -> Iterato
     which a power cut may leave some empty. Raises OSError that says which path cannot be written, why, and what to do.
     """
     path = Path(path)
-    partial = path.with_name(f".tmp-{secrets.token_hex(6)}.partial")
+    partial = path.with_name(f".tmp-{os.urandom(6).hex()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if size > free_bytes(path):
@@ -72,22 +70,17 @@ def remove_stale_temp_files(folder: str | Path, idle_seconds: float = 0) -> None
 
 
 def cannot_write(path: Path, error: OSError, size: int = 0) -> OSError:
-    """The same error as a sentence: which path, why, how much was needed (`size` bytes, 0 if unknown), and what to do."""
-    message = f"cannot write {str(path)!r}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        needed = f"it needs {size / 1e6:,.1f} MB, " if size else ""
-        message += f": {needed}{free_bytes(path) / 1e6:,.1f} MB are free there. Make room, or set VAE_HOME elsewhere"
-    else:
-        message += ". Choose another folder (VAE_HOME is the one for everything written)"
-    same = type(OSError(error.errno, ""))(message)  # the kind that goes with the number, which is not printed
-    same.errno = error.errno
-    return same
+    """The error as a sentence: which path, why, how much room it needs (`size` bytes, 0 if unknown), and what to do."""
+    needed = f"it needs {size / 1e6:,.1f} MB, " if size else ""
+    room = f"{needed}{free_bytes(path) / 1e6:,.1f} MB are free there"
+    advice = "Make room, or choose another folder (VAE_HOME is the one for everything written)"
+    return OSError(f"cannot write {str(path)!r}: {error.strerror or error}: {room}. {advice}")
 
 
 def free_bytes(path: str | Path) -> int:
     """Bytes free on the disk that `path` is on, or will be."""
     path = Path(path).absolute()
-    return shutil.disk_usage(next((folder for folder in path.parents if folder.exists()), path.anchor)).free
+    return shutil.disk_usage(next((folder for folder in path.parents if os.access(folder, os.F_OK)), path.anchor)).free
 
 
 def read_file(path: str | Path) -> bytes:
@@ -129,11 +122,8 @@ def lock_folder(folder: str | Path, what: str) -> Iterator[None]:
         raise BlockingIOError(f"{what} in {str(folder)!r} are being written by {holder}: wait for it, or stop it") from None
     with held:
         process = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv)[:200]})"
-        note.write_text(f"{process} since {datetime.now().isoformat(' ', 'seconds')}", encoding="utf-8")
-        try:
-            yield
-        finally:
-            note.unlink(missing_ok=True)
+        note.write_text(f"{process} since {time.strftime('%Y-%m-%d %H:%M:%S')}", encoding="utf-8")
+        yield
 
 
 def save_weights(path: str | Path, state: dict[str, Any], metadata: dict[str, Any], dtype: Any = None) -> None:
