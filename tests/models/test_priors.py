@@ -184,12 +184,11 @@ def test_a_flow_stops_when_its_time_is_up():
     assert 0.2 < reports[-1]["seconds"] < 5
 
 
-@pytest.mark.parametrize(("steps", "message"), [(4, "in all 4 steps"), (100, "10 times in a row")])
-def test_a_flow_that_never_makes_a_finite_step_raises(steps, message):
+def test_a_flow_that_never_makes_a_finite_step_raises():
     flow = LatentFlow(SHAPE, 16, 1, 2)
     torch.nn.init.constant_(flow.network.proj_out.bias, torch.nan)
-    with pytest.raises(FloatingPointError, match=message):
-        fit_flow(flow, two_modes(20), steps=steps, batch_size=4)
+    with pytest.raises(FloatingPointError, match="10 times in a row"):
+        fit_flow(flow, two_modes(20), steps=100, batch_size=4)
 
 
 def test_a_flow_over_means_and_widths_samples_as_wide_as_their_posteriors():

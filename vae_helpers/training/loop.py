@@ -98,15 +98,12 @@ def train_epoch(state: TrainState, pixels: Tensor, epoch: int) -> dict[str, floa
     n, settings, accelerator, started = len(pixels), state.settings, state.accelerator, time.perf_counter()
     totals, skipped, steps = torch.zeros(4, device=accelerator.device), 0, math.ceil(n / settings.batch_size)
     state.network.train()
-    title = f"epoch {epoch}/{settings.epochs}"
-    with tqdm(total=n, desc=title, unit="image", leave=False, disable=not accelerator.is_main_process) as bar:
-        for step, batch in enumerate(epoch_batches(n, settings, epoch, state.vae.latent_shape), (epoch - 1) * steps):
-            losses, images, finite = train_step(state, pixels, batch, step, settings.epochs * steps)
-            totals += images * torch.stack([*losses, torch.ones_like(losses.loss)]) if finite else 0
-            skipped += not finite
-            bar.update(len(batch.indices))
-            if step % 10 == 0:
-                bar.set_postfix(loss=f"{losses.loss:.4f}", recon=f"{losses.recon:.4f}", kl=f"{losses.kl:.1f}")
+    batches, title = epoch_batches(n, settings, epoch, state.vae.latent_shape), f"epoch {epoch}/{settings.epochs}"
+    bar = tqdm(batches, title, steps, leave=False, disable=not accelerator.is_main_process)
+    for step, batch in enumerate(bar, (epoch - 1) * steps):
+        losses, images, finite = train_step(state, pixels, batch, step, settings.epochs * steps)
+        totals += images * torch.stack([*losses, torch.ones_like(losses.loss)]) if finite else 0
+        skipped += not finite
     seconds = time.perf_counter() - started
     *sums, learned_from = accelerator.reduce(totals, "sum").tolist()
     averages = {f"train_{name}": value / (learned_from or math.nan) for name, value in zip(VAELoss._fields, sums, strict=True)}
