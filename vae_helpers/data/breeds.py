@@ -3,14 +3,17 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 LEAST_IMAGES = 3
 """Images in the smallest folder that is taken for a breed."""
 _IMAGENET_ID = re.compile(r"(n\d{8})(?!\d)[-_ ]*(.*?)[-_ ]*\d*")  # an ImageNet class, its words, the number of an image
 _NO_BREED = re.compile(r"([\d\W_]|train(ing)?|test(ing)?|val(id(ation)?)?)*", re.IGNORECASE)
+
+_IMAGENET_DOGS = dict(
+    line.split(" ", 1) for line in Path(__file__).with_name("imagenet_dogs.txt").read_text("utf-8").splitlines()
+)
+"""ImageNet's number of a class -> its breed: the 120 of Stanford Dogs, and the dalmatian."""
 
 
 def breeds_of(names: Sequence[str]) -> list[str | None]:
@@ -31,11 +34,4 @@ def breeds_of(names: Sequence[str]) -> list[str | None]:
 
 def _imagenet_breed(name: str) -> str | None:
     found = _IMAGENET_ID.fullmatch(name)
-    return found and (_imagenet_dogs().get(found[1]) or found[2].replace("_", " ") or found[1])
-
-
-@cache
-def _imagenet_dogs() -> dict[str, str]:
-    """ImageNet's number of a class -> its breed: the 120 of Stanford Dogs, and the dalmatian."""
-    text = (files("vae_helpers.data") / "imagenet_dogs.txt").read_text(encoding="utf-8")
-    return dict(line.split(" ", 1) for line in text.splitlines())
+    return found and (_IMAGENET_DOGS.get(found[1]) or found[2].replace("_", " ") or found[1])
