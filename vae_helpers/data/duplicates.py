@@ -5,7 +5,6 @@ Such a pair across train and test is a leak: a model is asked about a dog that i
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import imagehash
@@ -69,6 +68,5 @@ def group_duplicates(pairs: Sequence[Pair]) -> list[list[str]]:
 
 def _hashes(pictures: np.ndarray) -> np.ndarray:
     """uint8 (N, S, S, 3) -> float32 (N, 256) of zeros and ones"""
-    with ThreadPoolExecutor() as pool:
-        hashes = pool.map(lambda picture: imagehash.phash(Image.fromarray(picture), HASH_SIZE).hash.ravel(), pictures)
-        return np.stack(list(hashes)).astype(np.float32)
+    hashes = [imagehash.phash(Image.fromarray(picture), HASH_SIZE).hash.ravel() for picture in pictures]
+    return np.stack(hashes).astype(np.float32)
