@@ -8,15 +8,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
 from sklearn.model_selection import train_test_split
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
-from ..files import atomic_write, lock_folder, read_file, reason, remove_stale_temp_files
+from ..files import atomic_write, lock_folder, read_file, reason, remove_stale_temp_files, write_file
 from .breeds import LEAST_IMAGES, breeds_of
 from .crops import BOXES, Box, Crop, check_crop, read_boxes
 from .folders import MANIFEST, file_stamp, find_images, read_manifest, report_unreadable
@@ -106,7 +105,8 @@ def _fill(plan: dict[Path, list[str]], source: Path, about: dict, boxes: dict[st
         raise FileExistsError(f"{blocked} ({len(in_the_way)} such files): move it away, or choose another folder")
     for folder, wanted in plan.items():  # names every file before it is copied, so that the next split finishes this one
         remove_stale_temp_files(folder)
-        _write_manifest(folder, about | {"complete": False, "files": sorted(old[folder].union(wanted))})
+        manifest = about | {"complete": False, "files": sorted(old[folder].union(wanted))}
+        write_file(folder / MANIFEST, json.dumps(manifest, indent=1))
     skipped = {name: why for folder, wanted in plan.items() for name, why in _copy_all(source, folder, wanted)}
     report_unreadable(skipped, sum(map(len, plan.values())), source)
     for folder, wanted in plan.items():
@@ -116,7 +116,8 @@ def _fill(plan: dict[Path, list[str]], source: Path, about: dict, boxes: dict[st
             with contextlib.suppress(OSError):  # not empty
                 os.removedirs((folder / name).parent)
         marked = {name: boxes[name] for name in names if name in boxes}
-        _write_manifest(folder, about | {"complete": True, "files": names, "boxes": marked})
+        manifest = about | {"complete": True, "files": names, "boxes": marked}
+        write_file(folder / MANIFEST, json.dumps(manifest, indent=1))
     return skipped
 
 
@@ -135,11 +136,5 @@ def _copy_all(source: Path, folder: Path, names: list[str]) -> list[tuple[str, s
             os.utime(partial, ns=(info.st_atime_ns, info.st_mtime_ns))
         return None
 
-    with ThreadPoolExecutor(8) as pool:
-        copied = tqdm(pool.map(copy, names), "copying", len(names), unit="image", leave=False, delay=2)
-        return [(name, why) for name, why in zip(names, copied, strict=True) if why]
-
-
-def _write_manifest(folder: Path, manifest: dict) -> None:
-    with atomic_write(folder / MANIFEST) as partial:
-        partial.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    copied = thread_map(copy, names, max_workers=8, desc="copying", unit="image", leave=False, delay=2)
+    return [(name, why) for name, why in zip(names, copied, strict=True) if why]

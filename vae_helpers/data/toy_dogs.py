@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..files import atomic_write
+from ..files import atomic_write, write_file
 
 # name: (lowest, highest) for a continuous factor, a tuple of words for a categorical one. Lengths are in head radii
 # unless said otherwise; "left" and "right" are the viewer's.
@@ -201,8 +201,7 @@ def write_toy_dogs(folder: str | Path, n: int = 4096, seed: int = 0) -> list[Pat
     if not (listing.exists() and listing.read_bytes() == wanted):
         for old in folder.glob("toy_*.png"):
             old.unlink()
-        with atomic_write(listing) as partial:  # first: whatever is drawn after it belongs to it
-            partial.write_bytes(wanted)
+        write_file(listing, wanted)  # first: whatever is drawn after it belongs to it
     for path, row in zip(paths, rows, strict=True):
         if not path.exists():
             with atomic_write(path) as partial:
