@@ -22,7 +22,7 @@ from torchvision.utils import make_grid, save_image
 
 from vae_helpers.config import best_device, dogs_wanted, folders
 from vae_helpers.data import find_images, load_images, resolve_source, split_dataset, split_validation
-from vae_helpers.evaluation import LinearVAE, evaluate_vae
+from vae_helpers.evaluation import LinearVAE, evaluate_vae, principal_components
 from vae_helpers.models import (
     VAE,
     AttentionVAE,
@@ -228,7 +228,7 @@ def quality(quick: bool) -> dict:
     few = learn.pixels[:1600]
     speed = fit(VAE(), few, few[:8], TrainingSettings(epochs=2))[-1]["images_per_second"]
     epochs = max(1, round(0.96 * budget * speed / len(learn)))
-    best_linear = LinearVAE(learn.pixels, 128)
+    best_linear = LinearVAE(principal_components(learn.pixels, 128))
     linear = evaluate_vae(best_linear, validation.pixels).loss
     torch.manual_seed(0)
     vae, seconds, started = VAE(), [], time.perf_counter()

@@ -17,6 +17,7 @@ from vae_helpers.evaluation import (
     evaluate_vae,
     extract_features,
     load_dog_features,
+    principal_components,
     recover_factors,
     sample_metrics,
 )
@@ -95,8 +96,9 @@ def main(table: Path = TABLE, objectives: dict[str, dict] = OBJECTIVES, betas=LI
         saved = trained(name, objective, learn.pixels, validation.pixels)
         rows.append({"model": name} | figures(saved.vae, test, labels, saved.beta))
         print(rows[-1], flush=True)
+    components = principal_components(learn.pixels, VAE().latent_shape[0])
     for beta in betas:
-        vae = LinearVAE(learn.pixels, VAE().latent_shape[0], beta)
+        vae = LinearVAE(components, beta)
         rows.append({"model": "probabilistic PCA"} | figures(vae, test, labels, beta))
         print(rows[-1], flush=True)
     write_table(rows, table)

@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 from tiny import random_pixels
 
-from vae_helpers.evaluation import LinearVAE, evaluate_vae, nearest_images, pca_error, pca_reconstructions
+from vae_helpers.evaluation import LinearVAE, evaluate_vae, nearest_images, principal_components
 from vae_helpers.models import noise_variance, to_float
 
 
@@ -19,6 +19,10 @@ def images_with_a_few_causes(n: int, seed: int) -> torch.Tensor:
 
 
 TRAIN, TEST = images_with_a_few_causes(80, seed=1), images_with_a_few_causes(30, seed=2)
+
+
+def linear_vae(latent_dim: int, *options: float) -> LinearVAE:
+    return LinearVAE(principal_components(TRAIN, latent_dim), *options)
 
 
 def flat(pixels: torch.Tensor) -> np.ndarray:
@@ -40,38 +44,35 @@ def test_the_linear_vae_is_the_optimum_by_inverting_matrices(latent_dim, beta):
     kl = 0.5 * (np.trace(covariance) + (mu**2).sum(1).mean() - latent_dim - np.linalg.slogdet(covariance)[1])
     sampled = (error.sum(1).mean() + np.trace(w @ covariance @ w.T)) / 192
 
-    found = evaluate_vae(LinearVAE(TRAIN, latent_dim, beta), TEST.repeat(100, 1, 1, 1), beta)  # the noise is averaged out
+    found = evaluate_vae(linear_vae(latent_dim, beta), TEST.repeat(100, 1, 1, 1), beta)  # the noise is averaged out
     assert (found.recon_mean, found.kl) == pytest.approx((error.mean(), kl), rel=1e-3)
     assert found.recon_sampled == pytest.approx(sampled, rel=0.02)
 
 
 def test_axes_weaker_than_the_noise_are_left_unused():
-    few, many = (evaluate_vae(LinearVAE(TRAIN, 6, beta), TEST, beta) for beta in (0.02, 1e-6))
+    few, many = (evaluate_vae(linear_vae(6, beta), TEST, beta) for beta in (0.02, 1e-6))
     assert 0 < few.active_units < many.active_units == 6
     assert few.kl_per_dim[few.active_units :] == pytest.approx(np.zeros(6 - few.active_units), abs=1e-6)
 
 
 def test_the_linear_vae_does_what_every_vae_does():
-    vae = LinearVAE(TRAIN, 4)
+    vae = linear_vae(4)
     assert vae.latent_shape == (4,) and vae.reconstruct(to_float(TEST)).shape == TEST.shape
     drawn = vae.sample(5, torch.Generator().manual_seed(0))
     assert torch.equal(drawn, vae.decode(torch.randn(5, 4, generator=torch.Generator().manual_seed(0))))
     with pytest.raises(ValueError, match=r"beta=0.0 must be above 0"):
-        LinearVAE(TRAIN, 4, 0.0)
-
-
-def test_the_linear_vae_with_no_noise_to_speak_of_is_pca():
-    assert evaluate_vae(LinearVAE(TRAIN, 4, 1e-12), TEST).recon_mean == pytest.approx(pca_error(TRAIN, TEST, 4), rel=1e-3)
+        linear_vae(4, 0.0)
 
 
 @pytest.mark.parametrize("n_components", [1, 4, 20])
-def test_pca_is_that_of_scikit_learn_in_full(n_components):
+def test_the_linear_vae_with_no_noise_to_speak_of_is_pca(n_components):
+    found = linear_vae(n_components, 1e-12)
     pca = PCA(n_components, svd_solver="full").fit(flat(TRAIN))
     x_hat = pca.inverse_transform(pca.transform(flat(TEST)))
     error = np.mean((x_hat - flat(TEST)) ** 2)
-    assert pca_error(TRAIN, TEST, n_components) == pytest.approx(error, rel=1e-2 if n_components > 6 else 1e-4)
+    assert evaluate_vae(found, TEST).recon_mean == pytest.approx(error, rel=1e-2 if n_components > 6 else 1e-4)
     if n_components <= 6:
-        assert pca_reconstructions(TRAIN, TEST, n_components).flatten(1).numpy() == pytest.approx(x_hat, abs=1e-3)
+        assert found.reconstruct(to_float(TEST)).flatten(1).numpy() == pytest.approx(x_hat, abs=1e-3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1024])

@@ -4,15 +4,24 @@ import pytest
 import torch
 from tiny import random_pixels, tiny_vae, toy_pixels
 
-from vae_helpers.evaluation import BYTE_WIDTH, LinearVAE, bits_per_dimension, elbo, evaluate_vae, importance_weighted_bound
+from vae_helpers.evaluation import (
+    BYTE_WIDTH,
+    LinearVAE,
+    bits_per_dimension,
+    elbo,
+    evaluate_vae,
+    importance_weighted_bound,
+    principal_components,
+)
 from vae_helpers.models import kl_divergence, noise_variance, to_float
 
 TRAIN, TEST = toy_pixels(200, 0, 16), toy_pixels(24, 1, 16)
+COMPONENTS = principal_components(TRAIN, 5)
 BETA = 1e-4  # σ² = 0.04 for 16 x 16: several components are worth their nats
 
 
 def test_the_exact_log_likelihood_is_that_of_the_multivariate_normal_distribution():
-    model = LinearVAE(TRAIN, 5, BETA)
+    model = LinearVAE(COMPONENTS, BETA)
     mean = model.decode(torch.zeros(1, 5)).flatten().double()
     loadings = model.decode(torch.eye(5)).flatten(1).double() - mean
     covariance = loadings.T @ loadings + model.noise_variance * torch.eye(768, dtype=torch.float64)
@@ -22,7 +31,7 @@ def test_the_exact_log_likelihood_is_that_of_the_multivariate_normal_distributio
 
 
 def test_with_the_exact_posterior_the_bound_is_the_log_likelihood_whatever_is_drawn():
-    model = LinearVAE(TRAIN, 5, BETA)
+    model = LinearVAE(COMPONENTS, BETA)
     exact = model.log_likelihood(TEST)
     for n_importance_samples, seed in ((1, 0), (1, 1), (16, 2)):
         bound = importance_weighted_bound(model, TEST, model.noise_variance, n_importance_samples, seed)
@@ -31,7 +40,7 @@ def test_with_the_exact_posterior_the_bound_is_the_log_likelihood_whatever_is_dr
 
 
 def test_with_a_posterior_that_is_too_wide_the_bound_rises_with_samples_and_meets_the_log_likelihood():
-    model = LinearVAE(TRAIN, 5, BETA, posterior_scale=1.5)
+    model = LinearVAE(COMPONENTS, BETA, posterior_scale=1.5)
     exact = model.log_likelihood(TEST).mean()
     few, many = (importance_weighted_bound(model, TEST, model.noise_variance, k).mean() for k in (4, 1024))
     loosest = elbo(model, TEST, model.noise_variance, 4000).mean()

@@ -1,8 +1,6 @@
 from .baselines import (
     LinearVAE as LinearVAE,
     nearest_images as nearest_images,
-    pca_error as pca_error,
-    pca_reconstructions as pca_reconstructions,
     principal_components as principal_components,
 )
 from .evaluation import Evaluation as Evaluation, evaluate as evaluate

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..models.inference import decode_latents, encode_images, to_float, to_uint8
 from ..models.losses import BETA, noise_variance
 from ..models.vae import BaseVAE
-from .baselines import LinearVAE, nearest_images, pca_reconstructions, principal_components
+from .baselines import LinearVAE, nearest_images, principal_components
 from .features import load_dog_features
 from .likelihood import bits_per_dimension, elbo, importance_weighted_bound
 from .metrics import AggregatePosteriorGap, EvalMetrics, aggregate_posterior_gap, evaluate_vae, image_quality
@@ -94,12 +94,13 @@ def _baseline(vae: BaseVAE, train: Tensor, test: Tensor, held_out: EvalMetrics, 
 
     noise: a variance for the bound at the model's own error.
     """
-    beta, n_latents, n_dims, few = held_out.beta, len(held_out.kl_per_dim), test[0].numel(), test[:N_FOR_BOUND]
-    pca = principal_components(train, n_latents)
-    x_hat = pca_reconstructions(train, test, n_latents, pca)
+    beta, n_dims, few = held_out.beta, test[0].numel(), test[:N_FOR_BOUND]
+    components = principal_components(train, len(held_out.kl_per_dim))
+    pca = LinearVAE(components, 1e-12)  # with no noise left, it is PCA
+    x_hat = decode_latents(pca, encode_images(pca, test)[0])
     if not beta:
         return {}, x_hat
-    linear, variance = LinearVAE(train, n_latents, beta, pca=pca), noise_variance(beta, n_dims)
+    linear, variance = LinearVAE(components, beta), noise_variance(beta, n_dims)
     bounds = {
         "elbo": elbo(vae, few, variance, 4, seed),
         "importance_weighted": importance_weighted_bound(vae, few, variance, N_IMPORTANCE_SAMPLES, seed),
