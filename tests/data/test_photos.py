@@ -126,6 +126,7 @@ def oxford_archives() -> dict[str, bytes]:
 
 # ---------------------------------------------------------------- a server of our own
 
+ARCHIVES = {"stanford-dogs": stanford_archives(), "oxford-pets": oxford_archives()}
 IMAGES, ANNOTATIONS = "/stanford-dogs/images.tar", "/stanford-dogs/annotation.tar"
 
 
@@ -156,24 +157,27 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def moved(name: str, port: int, files: dict[str, bytes]):
-    """A collection whose archives are these files on a port of this machine."""
+def serve_from(port: int, monkeypatch, folder: Path) -> None:
+    """The archives of the collections are these small ones, on a port of this machine."""
+    for name, files in ARCHIVES.items():
+        about, *_ = (photos.REGISTRIES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        lines = [f"{file} sha256:{sha256(files[file])} http://127.0.0.1:{port}/{name}/{file}" for file in files]
+        (folder / f"{name}.txt").write_text("\n".join([about, *lines]), encoding="utf-8")
+    monkeypatch.setattr(photos, "REGISTRIES", folder)
 
-    archives = {}
-    for url, checksum in COLLECTIONS[name].archives.items():
-        kind, file = checksum.partition(":")[0], url.rpartition("/")[2]
-        archives[f"http://127.0.0.1:{port}/{name}/{file}"] = f"{kind}:{hashlib.new(kind, files[file]).hexdigest()}"
-    return COLLECTIONS[name]._replace(archives=archives)
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=lambda seconds: None))
     with Server() as server:
-        for name, files in (("stanford-dogs", stanford_archives()), ("oxford-pets", oxford_archives())):
+        for name, files in ARCHIVES.items():
             server.files |= {f"/{name}/{file}": content for file, content in files.items()}
-            monkeypatch.setitem(COLLECTIONS, name, moved(name, server.server_port, files))
+        serve_from(server.server_port, monkeypatch, tmp_path_factory.mktemp("registries"))
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -261,7 +265,11 @@ def nobody_listens(server, patch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    patch.setitem(COLLECTIONS, "stanford-dogs", moved("stanford-dogs", port, stanford_archives()))
+    registry = photos.REGISTRIES / "stanford-dogs.txt"
+    elsewhere = registry.read_text(encoding="utf-8").replace(f":{server.server_port}/", f":{port}/")
+    patch.setattr(photos, "REGISTRIES", registry.parent / "moved")
+    write_files(photos.REGISTRIES, ["stanford-dogs.txt"])
+    (photos.REGISTRIES / "stanford-dogs.txt").write_text(elsewhere, encoding="utf-8")
 
 
 @pytest.mark.parametrize("trouble", [breaks_off, not_found, another_file, nobody_listens])
@@ -301,7 +309,7 @@ def test_a_fetch_stopped_by_the_keyboard_leaves_no_folder_and_nothing_is_fetched
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setitem(COLLECTIONS, "stanford-dogs", COLLECTIONS["stanford-dogs"]._replace(arrange=stop))
+        patch.setitem(COLLECTIONS, "stanford-dogs", stop)
         fetch_photos("stanford-dogs", tmp_path)
     assert not (tmp_path / "stanford-dogs").exists()
     fetch_photos("stanford-dogs", tmp_path)

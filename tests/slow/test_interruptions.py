@@ -22,9 +22,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from vae_helpers import data
 from vae_helpers.config import folders
 from vae_helpers.data import (
-    COLLECTIONS,
     draw_dog,
     fetch_photos,
     load_images,
@@ -65,7 +65,7 @@ def training(dogs, photos):
 
 
 def downloading(dogs, photos):
-    COLLECTIONS["stanford-dogs"] = photos
+    data.photos.REGISTRIES = photos
     fetch_photos("stanford-dogs", folders().photos)
 
 
@@ -162,11 +162,10 @@ def source(tmp_path_factory):
     with ThreadingHTTPServer(("127.0.0.1", 0), SlowHandler) as server:
         server.files = files
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        archives = {
-            f"http://127.0.0.1:{server.server_port}{name}": f"sha256:{hashlib.sha256(content).hexdigest()}"
-            for name, content in files.items()
-        }
-        yield dogs, COLLECTIONS["stanford-dogs"]._replace(archives=archives)
+        registries, address = tmp_path_factory.mktemp("registries"), f"http://127.0.0.1:{server.server_port}"
+        lines = [f"{name[1:]} sha256:{hashlib.sha256(files[name]).hexdigest()} {address}{name}" for name in files]
+        (registries / "stanford-dogs.txt").write_text("\n".join(["# small", *lines]))
+        yield dogs, registries
         server.shutdown()
 
 

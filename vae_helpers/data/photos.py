@@ -3,15 +3,16 @@
 resolve_source("stanford-dogs") → data/photos/stanford-dogs; resolve_source("toy") → data/toy_dogs; and a folder is that folder
 """
 
+import io
 import json
 import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from errno import ENOSPC
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from filelock import FileLock
@@ -26,17 +27,10 @@ from .toy_dogs import write_toy_dogs
 if TYPE_CHECKING:
     from ..config import Folders
 
-ABOUT = "ABOUT.txt"  # beside photos that were fetched: whose they are; the last file to be written
+REGISTRIES = Path(__file__).parent
+"""Where <name>.txt tells of a collection, as pooch reads it: a comment on whose it is, then each archive, checksum, address."""
+ABOUT = "ABOUT.txt"  # beside photos that were fetched: a copy of that; the last file to be written
 NOT_A_JPEG = "n02105855-Shetland_sheepdog/n02105855_2933.jpg"  # the one file of Stanford Dogs that is left out: a PNG
-
-
-class Collection(NamedTuple):
-    """Photos that have a name. archives: where their tar files are published -> "md5:..." or "sha256:...". about: what they
-    are, whose, and on what terms. arrange: (unpacked, target) -> each image's box, or None; moves them to target/<breed>/."""
-
-    archives: dict[str, str]
-    about: str
-    arrange: Callable[[Path, Path], dict[str, Box | None]]
 
 
 def resolve_source(dogs: str | Path, where: "Folders", n_toy_dogs: int = 4096) -> Path:
@@ -79,21 +73,21 @@ def fetch_photos(name: str, photos_dir: Path) -> Path:
     of several processes that want it one fetches and the others wait. Raises OSError when it cannot be fetched or written,
     FileExistsError when another folder of that name is in the way.
     """
-    collection, folder = COLLECTIONS[name], photos_dir / name
+    folder, about = photos_dir / name, (REGISTRIES / f"{name}.txt").read_text(encoding="utf-8")
     making, downloads = (photos_dir / f".{name}.{suffix}" for suffix in ("partial", "downloads"))
     photos_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(photos_dir / f".{name}.lock"):
         if not (folder / ABOUT).exists():
             if folder.exists():
                 raise FileExistsError(f"{str(folder)!r} is in the way and was not fetched: move it away")
-            print(f"Fetching {name}, once. {collection.about}")
+            print(f"Fetching {name}, once. {about.splitlines()[0].removeprefix('# ')}")
             shutil.rmtree(making, ignore_errors=True)
-            for url, checksum in collection.archives.items():
-                unpack(_download(url, checksum, downloads), making / "unpacked")
+            for archive in _download(about, downloads):
+                unpack(archive, making / "unpacked")
             whole = making / "whole"
-            boxes = {name: box for name, box in collection.arrange(making / "unpacked", whole).items() if box}
+            boxes = {image: box for image, box in COLLECTIONS[name](making / "unpacked", whole).items() if box}
             (whole / BOXES).write_text(json.dumps(boxes), encoding="utf-8")
-            (whole / ABOUT).write_text(collection.about + "\n", encoding="utf-8")
+            (whole / ABOUT).write_text(about, encoding="utf-8")
             for path in (path for path in whole.rglob("*") if path.is_file()):
                 with path.open("rb+") as file:  # a power cut finds all of it on the disk before it has its name
                     os.fsync(file.fileno())
@@ -104,20 +98,22 @@ def fetch_photos(name: str, photos_dir: Path) -> Path:
     return folder
 
 
-def _download(url: str, checksum: str, folder: Path) -> Path:
+def _download(registry: str, folder: Path) -> Iterator[Path]:
     import pooch  # here, since most readers never need it
 
-    path = folder / url.rpartition("/")[2]
-    fetcher = pooch.create(folder, "", registry={path.name: checksum}, urls={path.name: url}, retry_if_failed=3)
+    fetcher = pooch.create(folder, "", retry_if_failed=3)
+    fetcher.load_registry(io.StringIO(registry))
     # a server may not unpack on its way what is to be compared with a checksum
     get = pooch.HTTPDownloader(progressbar=True, headers={"Accept-Encoding": "identity"})
-    try:
-        return Path(fetcher.fetch(path.name, downloader=get))
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"could not fetch {url}, tried 4 times: {error}. Run the same again when it can be reached, "
-            f"or put the file at {str(path)!r} yourself; its checksum is {checksum}"
-        ) from error
+    for name, checksum in fetcher.registry.items():
+        try:
+            fetcher.fetch(name, downloader=get)
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"could not fetch {fetcher.get_url(name)}, tried 4 times: {error}. Run the same again when it can be reached, "
+                f"or put the file at {str(folder / name)!r} yourself; its checksum is {checksum}"
+            ) from error
+        yield folder / name
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -175,24 +171,5 @@ def _box_around(outline: Path) -> Box | None:
         return box and tuple(edge / side for edge, side in zip(box, 2 * image.size, strict=True))
 
 
-_STANFORD = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
-COLLECTIONS = {
-    "oxford-pets": Collection(
-        {
-            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz": "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
-            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz": "md5:95a8c909bbe2e81eed6a22bccdf3f68f",
-        },
-        "The dogs of the Oxford-IIIT Pet Dataset, 25 breeds. Licence: CC BY-SA 4.0; the photos' owners keep their rights. "
-        "Cite: O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, Cats and Dogs, CVPR 2012.",
-        _arrange_oxford,
-    ),
-    "stanford-dogs": Collection(
-        {
-            _STANFORD + "images.tar": "sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
-            _STANFORD + "annotation.tar": "sha256:662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd",
-        },
-        "Stanford Dogs, 20,579 photos of 120 breeds out of ImageNet: for research and teaching, not for trade; the owners keep "
-        "their rights. Cite: A. Khosla and others, FGVC workshop at CVPR 2011; J. Deng and others, ImageNet, CVPR 2009.",
-        _arrange_stanford,
-    ),
-}
+COLLECTIONS = {"oxford-pets": _arrange_oxford, "stanford-dogs": _arrange_stanford}
+"""Name -> (unpacked, target) -> each image's box, or None; moves the images to target/<breed>/."""
