@@ -59,7 +59,11 @@ def test_a_folder_of_dogs_is_looked_for_from_here_and_then_from_the_project(monk
         assert dogs_wanted() == str(PROJECT / (path or "notebooks/no/such"))
 
 
-FLAGS = {"VAE_SMOKE": config.smoke, "VAE_COMPILE": config.compile_wanted, "VAE_BF16": config.precision_wanted}
+FLAGS = {
+    "VAE_SMOKE": lambda: full_or_smoke(False, True),
+    "VAE_COMPILE": config.compile_wanted,
+    "VAE_BF16": config.precision_wanted,
+}
 MEANINGS = {"VAE_BF16": {True: "bfloat16", False: "float32", None: "auto"}}
 ANSWERS = {"1": True, "Yes": True, "on": True, "TRUE": True, "0": False, "no": False, "off": False, "false": False, "": None}
 

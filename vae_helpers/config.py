@@ -14,12 +14,11 @@ Yes is 1, true, yes or on; no is 0, false, no or off; empty is the default; any 
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-T = TypeVar("T")
 CROPS = ("none", "center", "box", "head")
 """Ways to cut a square out of a photo; "none" squashes the whole photo."""
 NAMED_DOGS = ("toy", "oxford-pets", "stanford-dogs")
@@ -66,14 +65,9 @@ def crop_wanted() -> str:
     return word if word in CROPS else "box" if _flag("VAE_CROP", *CROPS) else "none"
 
 
-def smoke() -> bool:
-    """Whether the notebooks run in smoke mode (VAE_SMOKE)."""
-    return bool(_flag("VAE_SMOKE"))
-
-
-def full_or_smoke(full: T, smoke_value: T) -> T:
-    """The value for a full run, or the small one in smoke mode."""
-    return smoke_value if smoke() else full
+def full_or_smoke(full: Any, smoke: Any) -> Any:
+    """The value for a full run, or the small one where VAE_SMOKE says so."""
+    return smoke if _flag("VAE_SMOKE") else full
 
 
 def precision_wanted() -> str:

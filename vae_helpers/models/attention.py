@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import GroupNorm, conv, sequential
+from .layers import GroupNorm, conv, sequential, zeroed
 from .vae import LOGVAR_RANGE, BaseVAE
 
 EPS = 1e-6  # of every normalisation, as in Stable Diffusion
@@ -21,10 +21,8 @@ class ResBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, groups: int):
         super().__init__()
         self.norm1, self.conv1 = GroupNorm(groups, c_in, EPS), conv(c_in, c_out)
-        self.norm2, self.conv2 = GroupNorm(groups, c_out, EPS), conv(c_out, c_out)
+        self.norm2, self.conv2 = GroupNorm(groups, c_out, EPS), zeroed(conv(c_out, c_out))
         self.skip = nn.Conv2d(c_in, c_out, kernel_size=1) if c_in != c_out else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))

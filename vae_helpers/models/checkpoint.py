@@ -11,7 +11,6 @@ not known is ignored.
 import hashlib
 import io
 import json
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterable
@@ -241,9 +240,8 @@ def _read_pth(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # a broken file can make a reader raise anything
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != EINVAL):  # not the file's fault
             raise
-        code = isinstance(error, pickle.UnpicklingError)
-        problem = "holds more than tensors and plain values, which could run code" if code else "is damaged or not a checkpoint"
-        raise ValueError(f"{str(path)!r} {problem}, and was not loaded: {str(error).partition(chr(10))[0]}") from None
+        problem = "is damaged, no checkpoint, or holds more than tensors and plain values, which could run code"
+        raise ValueError(f"{str(path)!r} {problem}; it was not loaded: {str(error).partition(chr(10))[0]}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{str(path)!r} does not hold a VAE of this package: it holds a {type(content).__name__}")
     return content

@@ -13,6 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .layers import zeroed
 from .priors import FullGaussian, Prior
 
 
@@ -49,12 +50,10 @@ class VelocityNet(nn.Module):
         self.proj_in = nn.Linear(channels, width)
         self.pos_embed = nn.Parameter(0.02 * torch.randn(math.prod(sides), width))
         self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.modulation, self.final_modulation = nn.Linear(width, 6 * width), nn.Linear(width, 2 * width)
+        self.modulation, self.final_modulation = zeroed(nn.Linear(width, 6 * width)), zeroed(nn.Linear(width, 2 * width))
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.proj_out = nn.Linear(width, channels)
-        for weight in (*self.modulation.parameters(), *self.final_modulation.parameters(), *self.proj_out.parameters()):
-            nn.init.zeros_(weight)  # so that every block starts as the identity
+        self.proj_out = zeroed(nn.Linear(width, channels))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         h = self.proj_in(x.reshape(*x.shape[:2], -1).transpose(1, 2)) + self.pos_embed  # (B, T, width)

@@ -30,6 +30,13 @@ def conv(c_in: int, c_out: int, **kw) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, **kw)
 
 
+def zeroed(layer: nn.Module) -> nn.Module:
+    """`layer` with weights of zero, so that what it is added to starts alone."""
+    for weight in layer.parameters():
+        nn.init.zeros_(weight)
+    return layer
+
+
 def upsample(c_in: int, c_out: int) -> nn.Sequential:
     """(B, c_in, H, W) -> (B, c_out, 2H, 2W): four times the channels, laid out as 2 x 2 pixels. Shi et al. 2016."""
     return nn.Sequential(nn.Conv2d(c_in, 4 * c_out, kernel_size=1), nn.PixelShuffle(2))
@@ -41,9 +48,7 @@ class Residual(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.norm1, self.conv1 = GroupNorm(8, channels), conv(channels, channels)
-        self.conv2 = conv(channels, channels)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        self.conv2 = zeroed(conv(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.conv1(self.norm1(x))))
