@@ -13,14 +13,12 @@ import tyro
 
 from . import data, evaluation, latent, models, training  # rooms load what they hold when it is used, so --help is quick
 from .config import CROPS, best_device, compile_wanted, crop_wanted, folders, precision_wanted
-from .files import WEIGHTS, atomic_write
+from .files import WEIGHTS, write_file
 
 SHIPPED = {path.stem: path for path in WEIGHTS.glob("*.safetensors")}
 BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
 _MODEL = "NAME in models/, weights that come with the project, or a file; the newest of models/saved_models when left out."
-_CROP = (
-    "How a square is cut out of each image; --crop alone means box. Left out: as VAE_CROP says for split, else as the model's."
-)
+_CROP = "How a square is cut out; --crop alone means box. Left out: as VAE_CROP says for split, else as the model's."
 Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 Model = Annotated[str | None, tyro.conf.arg(help=_MODEL)]
 Crop = Annotated[Literal["none", "center", "box", "head"] | None, tyro.conf.arg(help=_CROP)]
@@ -52,26 +50,18 @@ def split(
 
 
 def duplicates(dogs: tyro.conf.Positional[str], limit: int = 32) -> None:
-    """Find pictures that are there twice: a list, and outputs/duplicates.png with the closest pairs side by side.
+    """List pictures that are there twice, the closest pairs first.
 
     Args:
         dogs: as for split.
         limit: bits of 256 in which the perceptual hashes of a pair may differ.
     """
-    from .plots import image_grid, save_figure
-
     images = data.load_images(data.resolve_source(dogs, folders()), cache_dir=folders().cache)
     pairs = data.find_duplicates(images, limit)
     for pair in pairs:
         kind = "exactly" if pair.exact else f"{pair.distance} bits{', mirrored' if pair.mirrored else ''}"
         print(f"{pair.one!r}  {pair.other!r}  {kind}")
     print(f"{len(pairs)} pairs among {len(images)} images")
-    if pairs:
-        index = [images.names.index(name) for pair in pairs[:16] for name in (pair.one, pair.other)]
-        path = folders().outputs / "duplicates.png"
-        title = "Twice the same? Pairs side by side, the closest first"
-        save_figure(image_grid(images.pixels[index], title, columns=2), path)
-        print(f"wrote {path}, the first {len(index) // 2}")
 
 
 def train(
@@ -183,7 +173,7 @@ def walk(
     out: Path | None = None,
     crop: Crop = None,
 ) -> None:
-    """Walk from one dog to another: a GIF, outputs/walk.gif, and a filmstrip beside it, outputs/walk_filmstrip.png.
+    """Walk from one dog to another and back: a GIF, outputs/walk.gif.
 
     Args:
         start: an image file; a draw from N(0, I) when left out.
@@ -203,10 +193,8 @@ def walk(
             ends[i] = models.encode_images(vae, pixels[None])[0][0]
     images = latent.walk(vae, *ends, steps, on_sphere=not straight)
     gif = out or folders().outputs / "walk.gif"
-    strip = gif.with_name(f"{gif.stem}_filmstrip.png")
     latent.save_gif(torch.cat([images, images[1:-1].flip(0)]), gif, seconds=4)  # there and back
-    latent.save_filmstrip(images[:: -(-len(images) // 12)], strip)
-    print(f"wrote {gif} and {strip}")
+    print(f"wrote {gif}")
 
 
 def _checkpoint(model: str | None) -> "models.Checkpoint":
@@ -219,28 +207,25 @@ def _checkpoint(model: str | None) -> "models.Checkpoint":
 
 
 def _save_images(images, folder: Path, names: Sequence[str]) -> None:
-    from PIL import Image
-
-    for image, name in zip(models.to_uint8(images).permute(0, 2, 3, 1).numpy(), names, strict=True):
-        with atomic_write(folder / f"{name}.png") as partial:
-            Image.fromarray(image).save(partial, "PNG")
+    for image, name in zip(images, names, strict=True):
+        write_file(folder / f"{name}.png", latent.png_bytes(image))
     print(f"wrote {len(images)} files to {folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; the one place where an exception becomes a sentence. Exits with 1 after it, 130 after Ctrl-C."""
+    """Run the command line; the one place where an error that a person can mend becomes a sentence. Exits with 1 after it, 130
+    after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     for i in range(len(words), 0, -1):
         if words[i - 1] == "--crop" and words[i : i + 1] not in [[crop] for crop in CROPS]:
             words.insert(i, "box")
     commands = {command.__name__: command for command in (split, duplicates, train, evaluate, sample, reconstruct, walk)}
     try:
-        options = {"args": [word for word in words if word != "--debug"], "description": __doc__}
-        tyro.extras.subcommand_cli_from_dict(commands, prog="vae-helpers", **options)
+        args = [word for word in words if word != "--debug"]
+        tyro.extras.subcommand_cli_from_dict(commands, prog="vae-helpers", description=__doc__, args=args)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if "--debug" in words:
             raise
-        expected = isinstance(error, ValueError | OSError | FloatingPointError)
-        sys.exit(f"error: {error}" if expected else f"error: {type(error).__name__}: {error} (--debug shows where)")
+        sys.exit(f"error: {error}")

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from tiny import png_pixels, random_pixels, tree, vivid_vae
 
-from vae_helpers.latent import lerp, png_bytes, save_filmstrip, save_gif, slerp, walk
+from vae_helpers.latent import lerp, png_bytes, save_gif, slerp, walk
 from vae_helpers.models import to_float
 
 IMAGES = random_pixels(7)
@@ -66,20 +66,6 @@ def test_what_lies_outside_the_range_is_clipped():
     assert png_pixels(png_bytes(image))[0].flatten().tolist() == [0, 0, 128, 255]
 
 
-@pytest.mark.parametrize(("n", "columns", "across", "down"), [(7, 3, 3, 3), (6, 3, 3, 2), (4, 12, 4, 1)])
-def test_a_filmstrip_goes_row_by_row_with_white_between_its_images(tmp_path, n, columns, across, down):
-    save_filmstrip(to_float(IMAGES[:n]), tmp_path / "strip.png", columns, factor=2)
-    with Image.open(tmp_path / "strip.png") as image:
-        strip = np.array(image)
-    assert strip.shape == (2 * (18 * down + 2), 2 * (18 * across + 2), 3)  # 16 pixels and a gap of 2
-    strip = strip[::2, ::2]
-    for i, image in enumerate(IMAGES[:n]):
-        y, x = 18 * (i // across) + 2, 18 * (i % across) + 2
-        assert np.array_equal(strip[y : y + 16, x : x + 16], image.permute(1, 2, 0))
-        strip[y : y + 16, x : x + 16] = 255
-    assert (strip == 255).all()
-
-
 @pytest.mark.parametrize("n", [1, 4])
 def test_a_gif_shows_the_images_in_order(tmp_path, n):
     for images in (IMAGES[:n], to_float(IMAGES[:n])):
@@ -101,9 +87,8 @@ def test_a_gif_plays_for_ever_in_the_time_asked_for(tmp_path, seconds, milliseco
             assert image.info["duration"] == milliseconds
 
 
-@pytest.mark.parametrize("save", [save_filmstrip, save_gif])
-def test_a_full_disk_leaves_what_was_there_and_no_half_file(tmp_path, monkeypatch, save):
-    save(IMAGES[:3], tmp_path / "walk")
+def test_a_full_disk_leaves_what_was_there_and_no_half_file(tmp_path, monkeypatch):
+    save_gif(IMAGES[:3], tmp_path / "walk")
     before = tree(tmp_path)
 
     def half(self, path, **kw):
@@ -112,5 +97,5 @@ def test_a_full_disk_leaves_what_was_there_and_no_half_file(tmp_path, monkeypatc
 
     monkeypatch.setattr(Image.Image, "save", half)
     with pytest.raises(OSError, match="disk full"):
-        save(IMAGES[:3], tmp_path / "walk")
+        save_gif(IMAGES[:3], tmp_path / "walk")
     assert tree(tmp_path) == before

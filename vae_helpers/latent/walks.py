@@ -1,4 +1,4 @@
-"""A walk through the latent space as pictures to keep: a filmstrip, a moving GIF, single PNGs."""
+"""A walk through the latent space as pictures to keep: a moving GIF, single PNGs."""
 
 import io
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from ..files import atomic_write
 from ..models.inference import decode_latents
 from ..models.vae import BaseVAE
-from ..plots import as_uint8, image_sheet
+from ..plots import as_uint8
 from .directions import lerp, slerp
 
 
@@ -30,15 +30,6 @@ def png_bytes(image: Tensor, width: int = 0) -> bytes:
     file = io.BytesIO()
     _picture(image, max(1, width // image.shape[-1])).save(file, format="PNG", compress_level=1)  # quick rather than small
     return file.getvalue()
-
-
-def save_filmstrip(images: Tensor, path: str | Path, columns: int = 12, factor: int = 2) -> None:
-    """Write images (B, 3, S, S) side by side as one PNG, `columns` to a row, whole or not at all.
-
-    factor: each pixel of an image becomes a square of factor x factor.
-    """
-    with atomic_write(path) as partial:
-        _picture(image_sheet(images, columns), factor).save(partial, format="PNG")
 
 
 def save_gif(images: Tensor, path: str | Path, seconds: float = 2.0, factor: int = 4) -> None:
