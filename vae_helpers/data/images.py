@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import math
-import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..files import atomic_write, read_file, reason, remove_stale_temp_files
+from ..files import atomic_write, free_bytes, read_file, reason, remove_stale_temp_files
 from .crops import BOX_OF, BOXES, Box, Crop, check_crop, read_boxes, square_around
 from .folders import file_stamp, names_to_read, read_manifest, report_unreadable
 
@@ -176,7 +175,7 @@ def _empty_pixels(n: int, image_size: int) -> Tensor:
     if size <= MAPPED_ABOVE:
         return torch.empty(shape, dtype=torch.uint8)
     folder = tempfile.gettempdir()
-    if size > shutil.disk_usage(folder).free:
+    if size > free_bytes(Path(folder, "x")):
         raise OSError(f"no room for {size / 1e9:.1f} GB of decoded images in {folder!r}: make some, or set TMPDIR elsewhere")
     with tempfile.TemporaryFile() as file:
         return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
