@@ -86,10 +86,9 @@ def test_the_elbo_is_the_loss_in_other_units():
 
 
 @pytest.mark.parametrize("bound", [elbo, importance_weighted_bound])
-def test_a_bound_does_not_depend_on_the_batch_size_and_hardly_on_the_precision(bound):
+def test_a_bound_hardly_depends_on_the_precision(bound):
     vae = tiny_vae()
     expected = bound(vae, TEST, 0.1, 5)
-    torch.testing.assert_close(bound(vae, TEST, 0.1, 5, batch_size=7), expected, rtol=1e-6, atol=1e-2)
     with torch.autocast("cpu", torch.bfloat16):
         assert bound(vae, TEST, 0.1, 5).mean().item() == pytest.approx(expected.mean().item(), rel=1e-3)
 

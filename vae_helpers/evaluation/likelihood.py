@@ -6,14 +6,14 @@ noise is some ten bytes wide or more, and no longer a bound once it is narrower.
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from ..models.inference import decode_latents, encode_images, to_float
+from ..models.inference import encode_images
 from ..models.losses import kl_divergence
 from ..models.vae import BaseVAE, reparameterize
+from .metrics import squared_errors
 
 BYTE_WIDTH = 2 / 255
 
@@ -23,52 +23,44 @@ def bits_per_dimension(nats: Tensor | float, n_dims: int) -> Tensor | float:
     return -nats / (n_dims * math.log(2))
 
 
-def elbo(
-    vae: BaseVAE, pixels: Tensor, noise_variance: float, n_samples: int = 1, seed: int = 0, batch_size: int = 256
-) -> Tensor:
+def elbo(vae: BaseVAE, pixels: Tensor, noise_variance: float, n_samples: int = 1, seed: int = 0) -> Tensor:
     """The evidence lower bound on log P(x) in nats, for each image: E[log P(x|z)] - KL(q ‖ p), (N,) float64.
 
     pixels: uint8 (N, 3, S, S). noise_variance: of the decoder's Gaussian noise, σ². The expectation is a mean over `n_samples`
     draws of z (seed: of these), the KL is in closed form. Raises ValueError for a variance that is not above 0 and for fewer
     than one sample. Kingma & Welling 2014, eq. 3.
     """
-    mu, logvar = encode_images(vae, pixels, batch_size)
-    log_px = [_log_px(vae, pixels, z, noise_variance, batch_size) for z, _ in _posterior_samples(mu, logvar, n_samples, seed)]
-    return torch.stack(log_px).mean(0) - kl_divergence(mu, logvar).double()
+    mu, logvar = encode_images(vae, pixels)
+    log_px, _ = _posterior_samples(vae, pixels, mu, logvar, noise_variance, n_samples, seed)
+    return log_px.mean(0) - kl_divergence(mu, logvar).double()
 
 
 def importance_weighted_bound(
-    vae: BaseVAE, pixels: Tensor, noise_variance: float, n_importance_samples: int = 64, seed: int = 0, batch_size: int = 256
+    vae: BaseVAE, pixels: Tensor, noise_variance: float, n_importance_samples: int = 64, seed: int = 0
 ) -> Tensor:
     """log of the mean over `n_importance_samples` draws of P(x|z) p(z) / q(z|x), in nats, for each image: (N,) float64.
 
     On average never above log P(x), and nearer to it with more samples; with one it is the ELBO, on average. Arguments and
     errors as in `elbo`. Burda, Grosse & Salakhutdinov 2016, eq. 8.
     """
-    mu, logvar = encode_images(vae, pixels, batch_size)
-    log_weights = []
-    for z, eps in _posterior_samples(mu, logvar, n_importance_samples, seed):
-        # log p(z) - log q(z|x); the constants of both Gaussians cancel
-        log_ratio = 0.5 * (eps.square() + logvar - z.square()).flatten(1).double().sum(1)
-        log_weights.append(_log_px(vae, pixels, z, noise_variance, batch_size) + log_ratio)
-    return torch.stack(log_weights).logsumexp(0) - math.log(n_importance_samples)
+    mu, logvar = encode_images(vae, pixels)
+    log_px, log_ratio = _posterior_samples(vae, pixels, mu, logvar, noise_variance, n_importance_samples, seed)
+    return (log_px + log_ratio).logsumexp(0) - math.log(n_importance_samples)
 
 
-def _posterior_samples(mu: Tensor, logvar: Tensor, n: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(z, eps) of all images, `n` times. Noise belongs to an image, so the batch size changes nothing."""
-    if n < 1:
-        raise ValueError(f"{n} samples of z: must be at least 1")
+def _posterior_samples(
+    vae: BaseVAE, pixels: Tensor, mu: Tensor, logvar: Tensor, noise_variance: float, n: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """log P(x|z) and log p(z) / q(z|x) of `n` draws of z for each image, each (n, N) float64."""
+    if n < 1 or not noise_variance > 0:
+        raise ValueError(f"{n} samples of z must be at least 1, noise_variance={noise_variance} must be above 0")
     generator = torch.Generator().manual_seed(seed)
+    constant = math.log(BYTE_WIDTH) - 0.5 * math.log(2 * math.pi * noise_variance)
+    log_px, log_ratio = [], []
     for _ in range(n):
         eps = torch.randn(mu.shape, generator=generator)
-        yield reparameterize(mu, logvar, eps), eps
-
-
-def _log_px(vae: BaseVAE, pixels: Tensor, z: Tensor, noise_variance: float, batch_size: int) -> Tensor:
-    """log P(x|z) of each image with the z beside it, (N,) float64."""
-    if not noise_variance > 0:
-        raise ValueError(f"noise_variance={noise_variance} must be above 0")
-    batches = zip(pixels.split(batch_size), z.split(batch_size), strict=True)
-    errors = [(decode_latents(vae, zs) - to_float(x)).double().square().flatten(1).sum(1) for x, zs in batches]
-    constant = math.log(BYTE_WIDTH) - 0.5 * math.log(2 * math.pi * noise_variance)
-    return pixels[0].numel() * constant - torch.cat(errors) / (2 * noise_variance)
+        z = reparameterize(mu, logvar, eps)
+        log_px.append(pixels[0].numel() * constant - squared_errors(vae, z, pixels) / (2 * noise_variance))
+        # the constants of both Gaussians cancel
+        log_ratio.append(0.5 * (eps.square() + logvar - z.square()).flatten(1).double().sum(1))
+    return torch.stack(log_px), torch.stack(log_ratio)

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from ..models.inference import decode_latents, encode_images, to_float
 from ..models.losses import BETA, kl_per_dim
 from ..models.vae import BaseVAE, reparameterize
+from .sample_metrics import nearest_features
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,19 @@ def psnr(mean_squared_error: float) -> float:
     return 10 * math.log10(4 / mean_squared_error) if mean_squared_error > 0 else math.inf
 
 
-@torch.no_grad()
+def squared_errors(vae: BaseVAE, z: Tensor, pixels: Tensor, batch_size: int = 256) -> Tensor:
+    """‖x - x_hat‖² of each uint8 image and what the z beside it is decoded to: (N,) float64."""
+    batches = zip(z.split(batch_size), pixels.split(batch_size), strict=True)
+    return torch.cat([(decode_latents(vae, zs) - to_float(x)).double().square().flatten(1).sum(1) for zs, x in batches])
+
+
 def evaluate_vae(vae: BaseVAE, pixels: Tensor, beta: float = BETA, seed: int = 0, batch_size: int = 256) -> EvalMetrics:
     """The metrics of `vae` on uint8 images (N, 3, S, S). seed: of the noise for the sampled z."""
     mu, logvar = encode_images(vae, pixels, batch_size)
-    eps = torch.randn(mu.shape, generator=torch.Generator().manual_seed(seed))
-
-    def error(z: Tensor) -> float:
-        batches = zip(z.split(batch_size), pixels.split(batch_size), strict=True)
-        return sum((decode_latents(vae, zs) - to_float(x)).double().square().sum().item() for zs, x in batches) / pixels.numel()
-
+    z = reparameterize(mu, logvar, torch.randn(mu.shape, generator=torch.Generator().manual_seed(seed)))
+    drawn, mean = (squared_errors(vae, at, pixels, batch_size).sum().item() / pixels.numel() for at in (z, mu))
     kls = kl_per_dim(mu, logvar).flatten(1).double().mean(0).numpy()
-    drawn, mean, kl = error(reparameterize(mu, logvar, eps)), error(mu), float(kls.sum())
+    kl = float(kls.sum())
     return EvalMetrics(len(pixels), beta, drawn + beta * kl, drawn, mean, psnr(drawn), psnr(mean), kl, active_units(mu), kls)
 
 
@@ -85,10 +86,8 @@ def image_quality(x_hat: Tensor, pixels: Tensor, batch_size: int = 256) -> Image
     shapes or types.
     """
     if x_hat.shape != pixels.shape or pixels.dtype != torch.uint8 or not x_hat.is_floating_point() or not len(pixels):
-        raise ValueError(
-            f"image_quality compares float images with as many uint8 ones; got {x_hat.dtype} {tuple(x_hat.shape)} "
-            f"and {pixels.dtype} {tuple(pixels.shape)}"
-        )
+        found = f"{x_hat.dtype} {tuple(x_hat.shape)} and {pixels.dtype} {tuple(pixels.shape)}"
+        raise ValueError(f"image_quality compares float images with as many uint8 ones; got {found}")
     squared_error, ssim = 0.0, StructuralSimilarityIndexMeasure(data_range=2.0)
     for batch, x in zip(x_hat.cpu().float().split(batch_size), pixels.split(batch_size), strict=True):
         squared_error += (batch.clamp(-1, 1) - to_float(x)).double().square().sum().item()
@@ -117,20 +116,18 @@ class AggregatePosteriorGap:
         return float((self.prior_distance > np.quantile(self.distance, 0.95)).mean())
 
 
-def aggregate_posterior_gap(
-    mu: Tensor, logvar: Tensor, train_mu: Tensor, seed: int = 0, min_kl: float = 0.1
-) -> AggregatePosteriorGap:
+def aggregate_posterior_gap(mu: Tensor, logvar: Tensor, train_mu: Tensor, seed: int = 0) -> AggregatePosteriorGap:
     """The aggregate posterior of held-out images beside the prior, N(0, I).
 
     mu, logvar: (N, *latent_shape) of held-out images; train_mu: (M, *latent_shape) of training images. seed: of the draws.
-    min_kl: nats (on average) from which on a latent number counts in the distances.
+    In the distances, latent numbers count that carry 0.1 nats or more on average.
     """
     generator = torch.Generator().manual_seed(seed)
     z = reparameterize(mu, logvar, torch.randn(mu.shape, generator=generator)).flatten(1).double()
     prior = torch.randn(z.shape, generator=generator).double()
-    used = kl_per_dim(mu, logvar).flatten(1).mean(0) >= min_kl
+    used = kl_per_dim(mu, logvar).flatten(1).mean(0) >= 0.1
     used = used if used.any() else torch.ones_like(used)
-    train = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train_mu.flatten(1).double()[:, used].numpy())
-    distances = [train.kneighbors(points[:, used].numpy())[0][:, 0] for points in (z, prior)]
+    train = train_mu.flatten(1).double()[:, used]
+    distances = [nearest_features(points[:, used], train)[1].numpy() for points in (z, prior)]
     spectra = [torch.linalg.eigvalsh(torch.cov(points.T)).flip(0).numpy() for points in (z, prior)]
     return AggregatePosteriorGap(*spectra, *distances)
