@@ -69,7 +69,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_had_been(tmp_path, capsys
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_stopped_in_the_middle_of_an_epoch_the_model_can_be_used_and_the_run_resumed(tmp_path, capsys, ema_decay):
+def test_stopped_in_the_middle_of_an_epoch_the_model_can_be_used_and_the_run_resumed(tmp_path, ema_decay):
     def stop(step, outputs):
         if step == 6:  # an epoch has 4 steps
             raise KeyboardInterrupt
@@ -77,7 +77,6 @@ def test_stopped_in_the_middle_of_an_epoch_the_model_can_be_used_and_the_run_res
     settings, vae = replace(THREE_EPOCHS, ema_decay=ema_decay), at_training_steps(tiny_vae(), stop)
     with pytest.raises(KeyboardInterrupt):
         trained(vae=vae, settings=settings, checkpoint_dir=tmp_path)
-    assert "Stopped." in capsys.readouterr().out
     assert not vae.training and vae.sample(2).isfinite().all()
     assert list(list_checkpoints(tmp_path)) == [1]
     assert not same_weights(vae, load_checkpoint(tmp_path / "vae_model_epoch_1.pth").vae), "it is the model of that moment"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data.images import DogImages, decode_image
 from ..files import write_file
-from ..models.inference import decode_latents, encode_images, to_uint8
+from ..models.inference import decode_latents, encode_images
 from ..models.vae import BaseVAE
 from ..plots import figure_bytes, image_rows, image_sheet
 from .directions import Directions, dimensions_by_kl, lerp, principal_axes, slerp
@@ -28,27 +28,24 @@ _REST = 0.25  # seconds without a movement until the thumbnails beside the slide
 class LatentExplorer(ExplorerPanel):
     """A widget that walks the latent space of `vae`; it shows itself as the last line of a cell.
 
-    dogs: held-out images to start from, and to measure axes and ranges on: `DogImages` or uint8 (N, 3, S, S), N at least 4;
-    when left out, 256 samples from the prior N(0, I). directions: more sets of sliders, name -> `Directions`, shown before
-    principal axes and single dimensions. title: its heading. output_dir: where "Save PNG" writes.
-    Raises ValueError for dogs of another shape.
+    dogs: held-out images to start from, and to measure axes and ranges on: `DogImages` or uint8 (N, 3, S, S), N at least 4.
+    directions: more sets of sliders, name -> `Directions`, shown before principal axes and single dimensions. title: its
+    heading. output_dir: where "Save PNG" writes. Raises ValueError for dogs of another shape.
 
     `z` is the latent in the picture, (*latent_shape) on the CPU; `picture.value` is its image as PNG bytes; `ranges` holds
-    both ends' coordinates of each slider, whose own value runs from 0 to 50. `close()` closes every part of it.
+    both ends' coordinates of each slider, whose own value runs from 0 to 50.
     """
 
     def __init__(
         self,
         vae: BaseVAE,
-        dogs: DogImages | Tensor | None = None,
+        dogs: DogImages | Tensor,
         directions: Mapping[str, Directions] | None = None,
         title: str = "A walk through the latent space",
         output_dir: str | Path = "outputs",
     ):
         self.vae, self.title, self.output_dir = vae, title, Path(output_dir)
         self._generator, self._timer = torch.Generator().manual_seed(0), None
-        if dogs is None:
-            dogs = to_uint8(decode_latents(vae, torch.randn(256, *vae.latent_shape, generator=self._generator)))
         self.dogs = dogs.pixels if isinstance(dogs, DogImages) else dogs
         if self.dogs.dtype != torch.uint8 or self.dogs.dim() != 4 or len(self.dogs) < 4:
             raise ValueError(f"dogs: uint8 (N, 3, S, S), N at least 4, please; got {self.dogs.dtype} {tuple(self.dogs.shape)}")

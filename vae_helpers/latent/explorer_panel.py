@@ -39,15 +39,6 @@ class ExplorerPanel(widgets.VBox):
         super().__init__(self._arranged(title))
         self.add_class("explorer")
 
-    def close(self) -> None:
-        """Close every part of it, so that no connection to the browser is left."""
-        parts = [self]
-        for part in parts:  # grows on the way
-            owned = (getattr(part, "layout", None), getattr(part, "style", None), *getattr(part, "children", ()))
-            parts += [part for part in owned if isinstance(part, widgets.Widget)]
-        for part in parts:
-            widgets.Widget.close(part)
-
     def _arranged(self, title: str) -> list[widgets.Widget]:
         below = [widgets.VBox([self.photo, widgets.HTML("start")]), widgets.VBox([self.other, widgets.HTML("morph towards")])]
         left = widgets.VBox([self.picture, self.status, widgets.HBox(below)])

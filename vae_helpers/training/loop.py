@@ -85,10 +85,6 @@ def fit(
                     on_epoch(vae, record)
                 accelerator.wait_for_everyone()
             return state.history
-    except KeyboardInterrupt:
-        if folder is not None:
-            print("Stopped. The checkpoints of finished epochs are kept, and the same call goes on from the newest.")
-        raise
     finally:
         vae.eval()
 

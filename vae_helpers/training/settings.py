@@ -34,8 +34,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         positive, fractions = ("epochs", "batch_size", "learning_rate", "max_grad_norm"), ("kl_warmup", "ema_decay")
-        for name in (*positive, *fractions, "beta", "free_bits", "max_shift"):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if not value >= 0 or (name in positive and value == 0) or (name in fractions and value > 1):
                 allowed = "positive" if name in positive else "from 0 to 1" if name in fractions else "at least 0"
                 raise ValueError(f"{name}={value} must be {allowed}")
