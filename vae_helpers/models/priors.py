@@ -2,7 +2,7 @@
 
 `StandardNormal` (what the VAE was trained towards) → `FullGaussian` → `GaussianMixture` → `flow.LatentFlow`
 
-Each has `sample(n, generator)` and `save(path)`, which `load_prior` reads. The first three have `fit(mu, std)`; the flow is
+Each has `sample(n, generator)` and `save(path)`, which `load_prior` reads. The Gaussians have `fit(mu, std)`; the flow is
 trained by `training.fit_flow`.
 """
 
@@ -52,11 +52,6 @@ class Prior(nn.Module):
 
 class StandardNormal(Prior):
     """N(0, I), the prior of Kingma & Welling 2014: nothing to learn."""
-
-    def fit(self, mu: Tensor, std: Tensor | None = None) -> Self:
-        """Learns nothing. Raises ValueError as the other priors do."""
-        self.check_latents(mu, std)
-        return self
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return torch.randn(n, *self.latent_shape, generator=generator)
