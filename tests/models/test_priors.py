@@ -3,9 +3,11 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from vae_helpers.files import load_weights, save_weights
@@ -63,11 +65,19 @@ def test_samples_have_the_shape_of_latents_and_follow_from_the_generator_alone(f
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_log_prob_is_one_number_for_each_latent_and_the_same_again(fitted):
+    z = two_modes(7, seed=3)
+    nats = fitted.log_prob(z)
+    assert nats.shape == (7,) and nats.dtype == torch.float64 and nats.isfinite().all()
+    assert torch.equal(nats, fitted.log_prob(z)) and not torch.equal(nats, fitted.log_prob(z + 0.1))
+
+
 def test_a_prior_that_was_saved_is_the_same_prior(fitted, tmp_path):
     fitted.save(tmp_path / "prior.safetensors")
-    loaded = load_prior(tmp_path / "prior.safetensors")
+    loaded, z = load_prior(tmp_path / "prior.safetensors"), two_modes(3)
     assert type(loaded) is type(fitted) and not loaded.training
     assert torch.equal(loaded.sample(5, seeded(1)), fitted.sample(5, seeded(1)))
+    torch.testing.assert_close(loaded.log_prob(z), fitted.log_prob(z))
 
 
 def test_a_prior_in_half_precision_gives_nearly_the_same_samples(fitted, tmp_path):
@@ -76,7 +86,7 @@ def test_a_prior_in_half_precision_gives_nearly_the_same_samples(fitted, tmp_pat
     torch.testing.assert_close(loaded.sample(5, seeded(1)), fitted.sample(5, seeded(1)), atol=0.05, rtol=0.05)
 
 
-def test_learning_and_drawing_leave_the_global_generator_alone(build):
+def test_learning_drawing_and_measuring_leave_the_global_generator_alone(build):
     torch.manual_seed(5)
     wanted = torch.randn(3)
     torch.manual_seed(5)
@@ -84,12 +94,20 @@ def test_learning_and_drawing_leave_the_global_generator_alone(build):
     prior = build(SHAPE)  # new weights are drawn from it, as everywhere in torch
     torch.set_rng_state(state)
     learn(prior, two_modes(50)).sample(2, seeded(0))
+    prior.log_prob(two_modes(2))
     assert torch.equal(torch.randn(3), wanted)
 
 
-def test_a_latent_may_be_a_vector(build):
-    samples = learn(build((2,)), two_modes(50, (2,))).sample(3, seeded(0))
-    assert samples.shape == (3, 2) and samples.isfinite().all()
+def test_density_and_samples_are_of_the_same_distribution_which_is_a_vector_here(build):
+    prior = learn(build((2,)), two_modes(500, (2,)))
+    axis = torch.linspace(-6, 6, 41)
+    grid = torch.cartesian_prod(axis, axis)
+    fewer = {"steps": 16, "n_probes": 1} if isinstance(prior, LatentFlow) else {}
+    mass = prior.log_prob(grid, **fewer).exp() * (axis[1] - axis[0]) ** 2
+    assert mass.sum().item() == pytest.approx(1, abs=0.02)
+    drawn = prior.sample(2000, seeded(0)).double()
+    torch.testing.assert_close(mass @ grid.double(), drawn.mean(0), atol=0.15, rtol=0)
+    torch.testing.assert_close(mass @ grid.double().square(), drawn.square().mean(0), atol=0.1, rtol=0.1)
 
 
 @pytest.mark.parametrize("build", [kind for kind in KINDS if kind != "normal"], indirect=True)  # which learns nothing
@@ -121,6 +139,17 @@ def test_a_file_of_something_else_or_with_nan_is_refused(tmp_path):
             load_prior(tmp_path / f"{name}.safetensors")
 
 
+def test_the_closed_forms_are_those_of_scipy():
+    z, mu = two_modes(50, seed=7), two_modes(300)
+    flat = z.flatten(1).double().numpy()
+    torch.testing.assert_close(StandardNormal(SHAPE).log_prob(z).numpy(), multivariate_normal(np.zeros(8)).logpdf(flat))
+    for prior in (FullGaussian(SHAPE).fit(mu), GaussianMixture(SHAPE, 3).fit(mu)):
+        scale = prior.scale_tril.double()
+        parts = [multivariate_normal(mean.double(), scale @ scale.T).pdf(flat) for mean in prior.means]
+        wanted = np.log(prior.weights.double().numpy() @ np.stack(parts))
+        np.testing.assert_allclose(prior.log_prob(z).numpy(), wanted, rtol=1e-6)
+
+
 def test_a_full_gaussian_has_the_mean_and_covariance_of_its_latents_and_draws_from_them():
     z = correlated(50_000)
     prior = FullGaussian(SHAPE).fit(z)
@@ -150,12 +179,13 @@ def test_the_mean_of_the_posteriors_variances_is_added_to_the_covariance_exactly
 
 
 def test_one_gaussian_fills_the_gap_between_two_modes_and_a_mixture_does_not():
-    gap = {}
+    gap, nats = {}, {}
     for prior in (FullGaussian(SHAPE), GaussianMixture(SHAPE, n_components=2)):
         means = prior.fit(two_modes(2000)).sample(2000, seeded(0)).flatten(1).mean(1)
-        gap[type(prior)] = (means.abs() < 1).float().mean()
+        gap[type(prior)], nats[type(prior)] = (means.abs() < 1).float().mean(), prior.log_prob(two_modes(500, seed=1)).mean()
         assert 0.45 < (means > 0).float().mean() < 0.55
     assert gap[FullGaussian] > 0.3 and gap[GaussianMixture] < 0.01
+    assert nats[GaussianMixture] > nats[FullGaussian] + 1
 
 
 def test_the_flow_finds_both_modes_and_leaves_the_gap_empty():
@@ -171,6 +201,9 @@ def test_the_flow_finds_both_modes_and_leaves_the_gap_empty():
     assert reports[-1]["step"] == 400 and len(reports) == 50
     assert reports[-1]["loss"] < 0.7 * reports[0]["loss"]
     assert flow.validation_loss(held_out) == flow.validation_loss(held_out) < untrained
+    assert (
+        flow.log_prob(held_out[:50], steps=16).mean() > FullGaussian(SHAPE).fit(two_modes(4000)).log_prob(held_out[:50]).mean()
+    )
 
 
 def test_one_seed_trains_one_flow_dropout_included():
@@ -219,6 +252,8 @@ def test_a_flow_over_a_gaussian_is_that_gaussian_before_it_has_learned(std):
     mu = correlated(2000)
     widths = None if std is None else torch.full_like(mu, std)
     flow, gaussian = untrained_on_gaussian(mu, widths), FullGaussian(SHAPE).fit(mu, widths)
+    z = gaussian.sample(30, seeded(2))
+    torch.testing.assert_close(flow.log_prob(z, steps=64, n_probes=1), gaussian.log_prob(z), atol=0.05, rtol=0)
     new = flow.sample(1500, seeded(1), steps=32).flatten(1)
     wanted = gaussian.scale_tril @ gaussian.scale_tril.T
     torch.testing.assert_close(new.mean(0), gaussian.means[0], atol=0.3, rtol=0.05)

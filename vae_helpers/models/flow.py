@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layers import zeroed
-from .priors import FullGaussian, Prior
+from .priors import FullGaussian, Prior, StandardNormal
 
 
 class Block(nn.Module):
@@ -145,3 +145,32 @@ class LatentFlow(Prior):
                 x = x + (t_next - t) * (v + v_next) / 2
             latents.append(x.cpu())
         return torch.cat(latents) * self.std.cpu() + self.mean.cpu()
+
+    @torch.no_grad()
+    def log_prob(self, z: Tensor, steps: int = 32, n_probes: int = 4, seed: int = 0, batch_size: int = 256) -> Tensor:
+        """log p(z) in nats, (N,) float64 on the CPU: that of the noise z comes from, plus how much log volume grows back to it.
+
+        The velocity's divergence, by which volumes grow, is estimated with `n_probes` vectors of random signs for each latent,
+        drawn from the seed (Hutchinson). Chen et al. 2018, eq. 8; Grathwohl et al. 2019, eq. 8. Always in float32.
+        """
+        scaled = (z.cpu().float() - self.mean.cpu()) / self.std.cpu()
+        signs = 2.0 * torch.randint(2, (n_probes, *z.shape), generator=torch.Generator().manual_seed(seed)) - 1
+        times, nats = 0.5 + 0.5 * torch.linspace(0, math.pi, steps + 1).cos(), []  # 1 to 0, with short steps where it is steep
+        for some, probes in zip(scaled.split(batch_size), signs.split(batch_size, 1), strict=True):
+            x, probes, growth = some.to(self.mean), probes.to(self.mean), torch.zeros(len(some)).to(self.mean)
+            if self.gaussian_baseline:  # turned so that the estimate has no error in what the baseline adds
+                probes = (probes.flatten(2) @ self.axes.T).view_as(probes)
+            for t, t_next in pairwise(times.to(self.mean)):
+                v, divergence = self._velocity_and_divergence(x, t, probes)
+                v_next, divergence_next = self._velocity_and_divergence(x + (t_next - t) * v, t_next, probes)
+                x = x + (t_next - t) * (v + v_next) / 2
+                growth += (t_next - t) * (divergence + divergence_next) / 2
+            nats.append(StandardNormal(self.latent_shape).log_prob(x) + growth.cpu())
+        return torch.cat(nats) - self.std.cpu().double().log().sum()
+
+    def _velocity_and_divergence(self, x: Tensor, t: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            x = x.detach().requires_grad_()
+            v = self.velocity(x, t.expand(len(x)))
+        growth = [torch.autograd.grad(v, x, probe, retain_graph=True)[0].mul(probe).flatten(1).sum(1) for probe in probes]
+        return v.detach(), torch.stack(growth).mean(0)

@@ -2,8 +2,8 @@
 
 `StandardNormal` (what the VAE was trained towards) → `FullGaussian` → `GaussianMixture` → `flow.LatentFlow`
 
-Each has `sample(n, generator)` and `save(path)`, which `load_prior` reads. The Gaussians have `fit(mu, std)`; the flow is
-trained by `training.fit_flow`.
+Each has `sample(n, generator)`, `log_prob(z)` and `save(path)`, which `load_prior` reads. The Gaussians have `fit(mu, std)`;
+the flow is trained by `training.fit_flow`.
 """
 
 import inspect
@@ -15,6 +15,7 @@ import sklearn.mixture
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from ..files import save_weights
 
@@ -32,6 +33,9 @@ class Prior(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, *latent_shape), float32 on the CPU. generator: a CPU generator, for the same latents again."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, (N,) float64 on the CPU, of latents z (N, *latent_shape)."""
 
     def check_latents(self, mu: Tensor, std: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mu, std), detached, float32, std zero where it is None. Raises ValueError for what no prior can be learned from."""
@@ -55,6 +59,9 @@ class StandardNormal(Prior):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return torch.randn(n, *self.latent_shape, generator=generator)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return Normal(0.0, 1.0).log_prob(z.flatten(1).cpu().double()).sum(1)
 
 
 class GaussianMixture(Prior):
@@ -91,6 +98,11 @@ class GaussianMixture(Prior):
         eps = torch.randn(n, self.latent_size, generator=generator)
         component = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
         return (self.means.cpu()[component] + eps @ self.scale_tril.cpu().T).unflatten(1, self.latent_shape)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        weights, means, scale_tril = (x.cpu().double() for x in (self.weights, self.means, self.scale_tril))
+        parts = MultivariateNormal(means, scale_tril=scale_tril)
+        return MixtureSameFamily(Categorical(weights), parts).log_prob(z.flatten(1).cpu().double())
 
 
 class FullGaussian(GaussianMixture):
