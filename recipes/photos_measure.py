@@ -92,13 +92,12 @@ def measure(learned: Tensor, unseen: Tensor, components: int) -> dict:
         found[name] |= {"nearest_median_ratio": float(to_learned.median() / near.median())}
         found[name] |= {"fraction_nearer_than_1%_of_unseen": float((to_learned <= near.quantile(0.01)).double().mean())}
         found[name] |= {"nearest_pixels": levels(nearest_images(to_float(images), learned)[1])}
-    measured = ("faithful", "flow", "gaussian", "vector")
+    measured = ("faithful", "flow", "gaussian", "vector", "dog_features")
     about = {
         "weights": {name: sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest() for name in measured},
         "learned": len(learned),
         "unseen": len(unseen),
         "a_side": len(ours),
-        "features": network.weights,
     }
     about |= {
         "threads": torch.get_num_threads(),

@@ -64,7 +64,7 @@ def test_saved_weights_come_back_rounded_to_half_precision_ready_to_use(untraine
     path = tmp_path / "f.safetensors"
     sha256 = RECIPE.save_features(untrained.train(), path)
     loaded = load_dog_features(path)
-    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest() and loaded.weights == sha256[:8]
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     assert all(p.dtype == torch.float32 for p in loaded.parameters()) and path.stat().st_size <= 3e6
     expected = untrained.eval()(random_pixels(3, 56))

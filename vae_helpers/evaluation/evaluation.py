@@ -12,7 +12,7 @@ from ..models.vae import BaseVAE
 from .baselines import LinearVAE, nearest_images, principal_components
 from .features import load_dog_features
 from .likelihood import bits_per_dimension, elbo, importance_weighted_bound
-from .metrics import AggregatePosteriorGap, EvalMetrics, aggregate_posterior_gap, evaluate_vae, image_quality
+from .metrics import EvalMetrics, aggregate_posterior_gap, evaluate_vae, image_quality
 from .probes import recover_factors
 from .sample_metrics import Extractor, extract_features, sample_metrics
 
@@ -24,15 +24,13 @@ N_FOR_BOUND, N_IMPORTANCE_SAMPLES = 200, 32  # images and samples of the bound: 
 class Evaluation:
     """What `evaluate` measured.
 
-    metrics: all numbers, plain values that JSON can hold; what could not be measured is left out. held_out, gap: those behind
-    them, for plots. pictures: images to show, in [-1, 1]: "original", "vae", "pca" (8), "samples" (64), and the 8 samples that
-    are closest to a training image, pixel by pixel, with these: "closest_samples", "closest_train".
+    metrics: all numbers, plain values that JSON can hold; what could not be measured is left out. pictures: rows of images to
+    show, label -> images in [-1, 1]: 8 "reconstructions", 64 "samples", and "closest", the 8 samples that are closest to a
+    training image, pixel by pixel, with these.
     """
 
     metrics: dict
-    held_out: EvalMetrics
-    gap: AggregatePosteriorGap
-    pictures: dict[str, Tensor]
+    pictures: dict[str, dict[str, Tensor]]
 
 
 def evaluate(
@@ -80,8 +78,14 @@ def evaluate(
     }
     metrics |= baseline | _by_factor(mu, labels or {}, chosen, seed)
     metrics |= _samples(extractor or load_dog_features(), train, test, samples, x_hat, seed)
-    shown = {"original": to_float(test[:8]), "vae": x_hat[:8], "pca": x_hat_pca[:8], "samples": samples[:64]}
-    return Evaluation(metrics, held_out, gap, shown | _closest(samples[:64], all_train))
+    index, distance = nearest_images(samples[:64], all_train)
+    order = distance.argsort()[:8]
+    pictures = {
+        "reconstructions": {"original": to_float(test[:8]), "this model": x_hat[:8], "PCA": x_hat_pca[:8]},
+        "samples": {"new dog": samples[:64]},
+        "closest": {"new dog": samples[order], "closest train dog": to_float(all_train[index[order]])},
+    }
+    return Evaluation(metrics, pictures)
 
 
 def _random_part(n: int, limit: int, seed: int) -> Tensor:
@@ -119,19 +123,12 @@ def _by_factor(mu: Tensor, labels: Mapping[str, Tensor], chosen: Tensor, seed: i
     return {"factor_r2": recover_factors(mu, labels, seed).summary()} if labels else {}
 
 
-def _closest(samples: Tensor, train: Tensor) -> dict[str, Tensor]:
-    """The 8 samples that are closest to a training image, and these images."""
-    index, distance = nearest_images(samples, train)
-    order = distance.argsort()[:8]
-    return {"closest_samples": samples[order], "closest_train": to_float(train[index[order]])}
-
-
 def _samples(extractor: Extractor, train: Tensor, test: Tensor, samples: Tensor, x_hat: Tensor, seed: int) -> dict:
     """Samples and reconstructions against real images; features are taken once of each set."""
     known, real, drawn, again = (extract_features(extractor, x) for x in (train, test, to_uint8(samples), to_uint8(x_hat)))
     name = getattr(extractor, "name", getattr(extractor, "__name__", type(extractor).__name__))
     return {
-        "features": {"network": name, "weights": getattr(extractor, "weights", None)},
+        "features": {"network": name},
         "samples": asdict(sample_metrics(generated=drawn, real=real, train=known, seed=seed)),
         "reconstructions": asdict(sample_metrics(generated=again, real=real, seed=seed)),
     }

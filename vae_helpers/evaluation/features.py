@@ -4,7 +4,6 @@
 features are not FID, which is defined by Inception's.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch.nn as nn
@@ -41,7 +40,6 @@ class DogFeatures(nn.Module):
     image_size = 56
     num_features = 128
     name = "dog_features"
-    weights: str | None = None  # which weights these are, for reports: the first digits of the file's SHA-256
 
     def __init__(self):
         super().__init__()
@@ -71,7 +69,6 @@ def load_dog_features(path: str | Path = WEIGHTS / "dog_features.safetensors") -
         extractor.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{str(path)!r} is not for DogFeatures: {str(error).splitlines()[-1].strip()}") from None
-    extractor.weights = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
     return extractor.eval().requires_grad_(False)
 
 

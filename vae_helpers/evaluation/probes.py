@@ -28,9 +28,8 @@ class FactorRecovery:
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Both R² of each factor, the best read first."""
-        each = zip(self.names, self.linear.tolist(), self.nonlinear.tolist(), strict=True)
-        r2 = {name: {"linear": linear, "nonlinear": nonlinear} for name, linear, nonlinear in each}
-        return dict(sorted(r2.items(), key=lambda item: -item[1]["nonlinear"]))
+        order = (-self.nonlinear).argsort(kind="stable")
+        return {self.names[k]: {"linear": float(self.linear[k]), "nonlinear": float(self.nonlinear[k])} for k in order}
 
 
 def recover_factors(mu: Tensor, labels: Mapping[str, Tensor], seed: int = 0) -> FactorRecovery:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..files import write_file
 from ..models.inference import to_float
 from ..models.vae import BaseVAE
-from ..plots import bars, figure_bytes, histograms, image_grid, image_rows, save_figure
+from ..plots import figure_bytes, image_grid, image_rows, save_figure
 from .evaluation import Evaluation
 
 
@@ -23,28 +22,17 @@ def write_report(evaluation: Evaluation, folder: str | Path, title: str = "What 
     The words are in the template report.html beside this file. Returns the page's summary, a sentence for each part.
     """
     template = Environment(loader=PackageLoader("vae_helpers.evaluation", "."), autoescape=True).get_template("report.html")
-    pictures = {name: b64encode(figure_bytes(figure, dpi=100)).decode() for name, figure in report_figures(evaluation).items()}
+    shown = evaluation.pictures
+    figures = {
+        "reconstructions": image_rows(shown["reconstructions"], "Dogs it has never seen, and their reconstructions"),
+        "samples": image_grid(*shown["samples"].values(), "New dogs: draws from N(0, I), not picked", columns=16, scale=1.2),
+        "closest": image_rows(shown["closest"], "New dogs that are closest to a training dog, pixel by pixel"),
+    }
+    pictures = {name: b64encode(figure_bytes(figure, dpi=100)).decode() for name, figure in figures.items()}
     page = template.make_module({"m": evaluation.metrics, "pictures": pictures, "title": title})
     write_file(Path(folder) / "report.html", str(page).strip() + "\n")
     write_file(Path(folder) / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
     return [" ".join(verdict.unescape().split()) for verdict in page.verdicts]
-
-
-def report_figures(evaluation: Evaluation) -> dict[str, Figure]:
-    """The pictures of the report, by the names that the template calls them."""
-    shown, gap = evaluation.pictures, evaluation.gap
-    reconstructions = {"original": shown["original"], "this model": shown["vae"], "PCA": shown["pca"]}
-    closest = {"new dog": shown["closest_samples"], "closest train dog": shown["closest_train"]}
-    kl = sorted(evaluation.held_out.kl_per_dim, reverse=True)
-    distances = {"latents of test dogs": gap.distance, "draws from N(0, I)": gap.prior_distance}
-    how_far = "Draws from N(0, I) and test dogs: how far from a training dog?"
-    return {
-        "reconstructions": image_rows(reconstructions, "Dogs it has never seen, and their reconstructions"),
-        "kl": bars(kl, "KL of each latent number, largest first", "latent number, sorted", "KL (nats a dog)"),
-        "distances": histograms(distances, how_far, "distance in the latent space"),
-        "samples": image_grid(shown["samples"], "New dogs: draws from N(0, I), not picked", columns=16, scale=1.2),
-        "closest": image_rows(closest, "New dogs that are closest to a training dog, pixel by pixel"),
-    }
 
 
 def reconstruction_saver(pixels: Tensor, path: str | Path) -> Callable[[BaseVAE, dict[str, float]], None]:
