@@ -7,7 +7,6 @@ a `$` in them begins no formula.
 
 import io
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -48,13 +47,12 @@ def loss_curve(history: Sequence[Mapping[str, float]], title: str = "Loss falls 
     """Epoch number against average loss per epoch, and its two terms beside it."""
     figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.2), dpi=80, layout="constrained")
     plt.close(figure)
-    parts = (("train", "train (while learning)", ACCENT), ("validation", "validation (after each epoch)", SECOND))
-    terms = (("loss", "loss = recon + beta · kl"), ("recon", "recon (mean squared error)"), ("kl", "kl (nats per dog)"))
-    for axes, (term, about) in zip(panels, terms, strict=True):
-        for part, label, colour in parts:
-            y = [record[f"{part}_{term}"] for record in history]
-            axes.plot([record["epoch"] for record in history], y, "o-", ms=3, color=colour, label=label)
+    parts = {"train": "train (while learning)", "validation": "validation (after each epoch)"}
+    terms = {"loss": "loss = recon + beta · kl", "recon": "recon (mean squared error)", "kl": "kl (nats per dog)"}
+    for axes, (term, about) in zip(panels, terms.items(), strict=True):
         _dress(axes, about, "epoch", fontsize=10)
+        y = [[record[f"{part}_{term}"] for part in parts] for record in history]
+        axes.plot([record["epoch"] for record in history], y, "o-", ms=3, label=list(parts.values()))
     _legend(panels[0])
     figure.suptitle(title, fontsize=12, **_TEXT)
     return figure
@@ -95,8 +93,8 @@ def histograms(values: Mapping[str, np.ndarray], title: str, x_label: str) -> Fi
     """Several sets of numbers over one axis, a label each."""
     figure, axes = _axes(title, x_label)
     bins = np.linspace(*np.quantile(np.concatenate(list(values.values())), [0.002, 0.998]), 40)
-    for (label, numbers), colour in zip(values.items(), cycle(_COLOURS), strict=False):
-        axes.hist(numbers, bins, density=True, alpha=0.6, color=colour, label=label)
+    for label, numbers in values.items():
+        axes.hist(numbers, bins, density=True, alpha=0.6, label=label)
     axes.set_yticks([])
     _legend(axes)
     return figure
@@ -105,8 +103,7 @@ def histograms(values: Mapping[str, np.ndarray], title: str, x_label: str) -> Fi
 def curves(x: np.ndarray, ys: Mapping[str, np.ndarray], title: str, x_label: str, y_label: str) -> Figure:
     """Lines over a shared axis, one label each."""
     figure, axes = _axes(title, x_label, y_label, (8, 3))
-    for (label, y), colour in zip(ys.items(), cycle(_COLOURS), strict=False):
-        axes.plot(x, y, label=label, color=colour)
+    axes.plot(x, np.stack(list(ys.values()), axis=1), label=list(ys))
     _legend(axes, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -187,6 +184,7 @@ def _axes(title: str, x_label: str = "", y_label: str = "", size: tuple[float, f
 def _dress(axes: plt.Axes, title: str, x_label: str, y_label: str = "", fontsize: int = 12) -> None:
     axes.set_title(title, fontsize=fontsize, loc="left", **_TEXT)
     axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set_prop_cycle(color=_COLOURS)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 
