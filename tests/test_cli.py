@@ -297,9 +297,10 @@ def test_debug_shows_where_an_error_happened(run):
         run("--debug", "split", "no/such/folder")
 
 
-def test_a_run_whose_loss_is_not_finite_is_an_error(refused, run, tmp_path):
+@pytest.mark.parametrize("epochs", [1, 20])
+def test_a_run_that_ends_in_nan_is_an_error(refused, run, tmp_path, epochs):
     run("split", write_images(tmp_path / "photos", 40))
-    assert "NaN" in refused("train", "--learning-rate", 1e30, "--epochs", 20, *TINY)
+    assert "NaN" in refused("train", "--learning-rate", 1e30, "--epochs", epochs, *TINY)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts")

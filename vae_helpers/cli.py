@@ -99,7 +99,9 @@ def train(
     vae.crop = learn.crop
     save_picture = evaluation.reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
     options = {"precision": precision_wanted(), "compile": compile_wanted()}
-    training.fit(vae, learn.pixels, validation.pixels, settings, where.models / name, save_picture, **options)
+    history = training.fit(vae, learn.pixels, validation.pixels, settings, where.models / name, save_picture, **options)
+    if not math.isfinite(history[-1]["validation_loss"]):
+        raise FloatingPointError("the loss is NaN or infinite at the end: lower --learning-rate, or compute with VAE_BF16=0")
 
 
 def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> None:
@@ -209,8 +211,7 @@ def _save_images(images, folder: Path, names: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; the one place where an error that a person can mend becomes a sentence. Exits with 1 after it, 130
-    after Ctrl-C."""
+    """Run the command line; the one place where an exception becomes a sentence. Exits with 1 after it, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     for i in range(len(words), 0, -1):
         if words[i - 1] == "--crop" and words[i : i + 1] not in [[crop] for crop in CROPS]:
@@ -221,7 +222,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(commands, prog="vae-helpers", description=__doc__, args=args)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except Exception as error:
         if "--debug" in words:
             raise
-        sys.exit(f"error: {error}")
+        expected = isinstance(error, ValueError | OSError | FloatingPointError)
+        sys.exit(f"error: {error}" if expected else f"error: {type(error).__name__}: {error} (--debug shows where)")
