@@ -167,9 +167,8 @@ def _sheet_figure(sheet: Tensor, scale: float, title: str, left: float = 0.05) -
     total_width, total_height = figure.get_size_inches()
     axes = figure.add_axes((left / total_width, 0.3 / total_height, width / total_width, height / total_height))
     axes.imshow(sheet.permute(1, 2, 0).numpy(), interpolation="nearest", aspect="auto")
-    axes.set(xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[], frame_on=False)
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=12, loc="left", **_TEXT)
     return figure, axes
 

@@ -51,12 +51,11 @@ class LinearVAE(BaseVAE):
             raise ValueError(f"beta={beta} must be above 0: it stands for the noise of the decoder")
         self.latent_shape, self.noise_variance = (pca.n_components_,), noise_variance(beta, pca.n_features_in_)
         eigenvalue = torch.from_numpy(pca.explained_variance_).double().clamp_min(self.noise_variance)
-        loading_scale = (eigenvalue - self.noise_variance).sqrt()
+        loadings = (eigenvalue - self.noise_variance).sqrt()[:, None] * torch.from_numpy(pca.components_)
         fixed = {
             "mean": torch.from_numpy(pca.mean_),
-            "axes": torch.from_numpy(pca.components_),
-            "loading_scale": loading_scale,
-            "posterior_gain": loading_scale / eigenvalue,  # from a coordinate to the posterior's mean
+            "loadings": loadings,
+            "posterior_gains": loadings / eigenvalue[:, None],
             "logvar": (self.noise_variance / eigenvalue * posterior_scale**2).log(),
         }
         for name, value in fixed.items():
@@ -64,16 +63,15 @@ class LinearVAE(BaseVAE):
 
     def encoder(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) in [-1, 1] -> mu, logvar, each (B, latent_dim)."""
-        mu = (x.flatten(1) - self.mean) @ self.axes.T * self.posterior_gain
+        mu = (x.flatten(1) - self.mean) @ self.posterior_gains.T
         return mu, self.logvar.expand_as(mu)
 
     def decoder(self, z: Tensor) -> Tensor:
         """(B, latent_dim) -> x_hat (B, 3, S, S)."""
-        return (self.mean + (z * self.loading_scale) @ self.axes).view(-1, 3, self.image_size, self.image_size)
+        return (self.mean + z @ self.loadings).view(-1, 3, self.image_size, self.image_size)
 
     def log_likelihood(self, pixels: Tensor) -> Tensor:
         """log P(x) in nats of each image, exactly: x is Gaussian with the data's mean and covariance. (N,) float64."""
         x, mean = to_float(pixels).flatten(1).double(), self.mean.double()
-        loadings = (self.loading_scale[:, None] * self.axes).T.double()
-        density = LowRankMultivariateNormal(mean, loadings, torch.full_like(mean, self.noise_variance))
+        density = LowRankMultivariateNormal(mean, self.loadings.T.double(), torch.full_like(mean, self.noise_variance))
         return density.log_prob(x) + x.shape[1] * math.log(BYTE_WIDTH)
