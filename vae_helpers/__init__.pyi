@@ -1,4 +1,4 @@
-from .data import load_images as load_images, split_dataset as split_dataset
+from .data import find_head as find_head, load_images as load_images, split_dataset as split_dataset
 from .evaluation import evaluate as evaluate
 from .latent import LatentExplorer as LatentExplorer
 from .models import (

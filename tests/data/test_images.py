@@ -138,7 +138,7 @@ def test_a_crop_shows_what_its_box_holds_in_the_upright_picture(tmp_path, width,
     path, size = tmp_path / f"dog.{suffix}", (width, width * 2 // 3)
     sideways(path, *size, quality=95) if turned else known_picture(*size).save(path, quality=95)
     for crop in ("box", "head"):
-        cut = decode_image(path, 16, crop, (0.05, 0.6, 0.3, 0.9)).astype(int)
+        cut = decode_image(path, 16, crop, (0.1, 0.7, 0.3, 0.9)).astype(int)
         assert np.abs(cut - BLUE).max() <= 8
     for crop, box in (("box", None), ("center", None), ("center", (0.05, 0.6, 0.3, 0.9))):
         middle = decode_image(path, 16, crop, box).astype(int)
@@ -148,7 +148,8 @@ def test_a_crop_shows_what_its_box_holds_in_the_upright_picture(tmp_path, width,
 def test_a_crop_that_cannot_be_made_is_an_error_that_says_what_can(tmp_path):
     known_picture().save(tmp_path / "a.png")
     known_picture().save(tmp_path / "b.png")
-    for crop, reason in (("middle", "crop='middle' is not one of none, center, box, head"), ("head", "not available yet")):
+    unknown, headless = "crop='middle' is not one of none, center, box, head", "no dog's head is found"
+    for crop, reason in (("middle", unknown), ("head", headless)):
         for act in (lambda c: decode_image(tmp_path / "a.png", crop=c), lambda c: load_images(tmp_path, crop=c)):
             with pytest.raises(ValueError, match=reason):
                 act(crop)
@@ -192,11 +193,17 @@ def test_the_crop_of_a_split_is_stored_as_a_word_applied_and_can_be_overruled(ma
 
 def test_heads_are_cut_out_where_they_are_marked_and_other_images_are_left_out(marked, tmp_path):
     red = torch.tensor(RED)[:, None, None]
-    with pytest.warns(UserWarning, match=r"2 of 5 .*'0.png' \(crop='head' is not available yet"):
+    left_out = r"2 of 5 images are left out, since no dog's head is found in them, first: '0.png'"
+    with pytest.warns(UserWarning, match=left_out):
         heads = load_images(marked, 16, crop="head")
     assert heads.names == ["1.png", "2.png", "3.png"] and (heads.pixels.int() - red).abs().max() <= 2
-    split_dataset(marked, tmp_path / "train", tmp_path / "test", crop="head")
-    assert read_manifest(tmp_path / "test")["crop"] == "head"
+    with pytest.warns(UserWarning, match=left_out):
+        split_dataset(marked, tmp_path / "train", tmp_path / "test", crop="head")
+    manifest = read_manifest(tmp_path / "test")
+    assert manifest["crop"] == "head" and manifest["without_head"] == ["0.png", "4.png"]
+    assert {
+        name: set(image.flatten(1).float().mean(1).round().int().tolist()) for name, image in load_both(tmp_path).items()
+    } == {name: set(RED) for name in ("1.png", "2.png", "3.png")}
 
 
 @pytest.mark.parametrize(("stored", "crop"), [(True, "box"), (False, "none"), (None, "none")])

@@ -151,7 +151,6 @@ def test_groups_are_never_torn_apart_and_nothing_is_lost(tmp_path, stratify):
         ({"source_dir": "one"}, "does not go with 1 images"),
         ({"source_dir": "none"}, "no images"),
         ({"crop": "middle"}, "crop='middle' is not one of none, center, box, head"),
-        ({"crop": "head"}, "crop='head' is not available yet"),
         ({"groups": [["00.jpg", "gone.jpg"]]}, r"'gone\.jpg' in `groups`"),
         ({"groups": [["00.jpg", "01.jpg"], ["01.jpg", "02.jpg"]]}, r"'01\.jpg' in `groups`"),
         *(({"test_size": size}, f"test_size={size} does not go") for size in (0, 10, -1, 0.0, 1.0, 1.5, float("nan"))),

@@ -409,3 +409,13 @@ def test_an_error_after_the_hand_rested_is_shown_too(explore, caplog):
 
     asyncio.run(notebook())
     assert "no <memory> left" in caplog.text
+
+
+def test_a_photo_without_a_head_is_shown_whole_by_a_model_of_heads_which_says_so(explore):
+    vae = vivid_vae()
+    vae.crop = "head"
+    explorer, file = explore(vae), io.BytesIO()
+    Image.new("RGB", (40, 30), "teal").save(file, "PNG")
+    explorer.start_from_photo(file.getvalue())
+    assert "no head was found" in explorer.status.value
+    assert torch.allclose(explorer.z, encoded(explorer, torch.tensor(decode_image(file.getvalue(), 16)).permute(2, 0, 1)))

@@ -14,25 +14,25 @@ BOX_OF = {"box": "dog", "head": "head"}
 """Crop -> which of an image's boxes it is made around."""
 
 
-def check_crop(crop: str, head_is_known: bool = True) -> None:
-    """Raise ValueError for a word that is no crop, and for "head" where no box says where a head is."""
+def check_crop(crop: str) -> None:
+    """Raise ValueError for a word that is no crop."""
     if crop not in get_args(Crop):
         raise ValueError(f"crop={crop!r} is not one of {', '.join(get_args(Crop))}")
-    if crop == "head" and not head_is_known:
-        raise ValueError(f"crop='head' is not available yet without the box of a head in {BOXES}: choose none, center or box")
 
 
-def square_around(width: int, height: int, box: Box | None = None, margin: float = 0.1) -> tuple[int, int, int, int]:
+def square_around(
+    width: int, height: int, box: Box | None = None, margin: float = 0.1, up: float = 0.0
+) -> tuple[int, int, int, int]:
     """The square to cut out of a picture, (left, top, right, bottom) in pixels: the largest in its middle, or one around `box`.
 
-    margin: added to each side of the box, as a fraction of its longer side. Where that does not fit, the square is as large as
-    the picture is across, and moved inside.
+    margin: added to each side of the box, as a fraction of its longer side. up: how far the square is moved upwards, as a
+    fraction of its side. Where it does not fit, the square is as large as the picture is across, and moved inside.
     """
     left, top, right, bottom = box or (0, 0, 1, 1)
     across = max((right - left) * width, (bottom - top) * height) * (1 + 2 * margin)
     side = round(min(max(across, 8), width, height))
     x, y = ((a + b) / 2 * full - side / 2 for a, b, full in ((left, right, width), (top, bottom, height)))
-    x, y = (min(max(round(at), 0), full - side) for at, full in ((x, width), (y, height)))
+    x, y = (min(max(round(at), 0), full - side) for at, full in ((x, width), (y - up * side, height)))
     return x, y, x + side, y + side
 
 

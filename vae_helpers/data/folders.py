@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..files import is_safe_path
 from .crops import check_boxes, check_crop
+from .heads import NO_HEAD
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PASSED_OVER = (".heic", ".heif", ".avif", ".gif", ".bmp", ".tif", ".tiff")  # pictures, too, but not read here
@@ -57,10 +58,18 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 
 def report_unreadable(skipped: Mapping[str, str], total: int, folder: Path) -> None:
-    """One warning that says which images were skipped and why: name -> reason, of `total` images.
+    """One warning that says which images were skipped and why: name -> reason, of `total` images; another counts those without
+    a head.
 
-    Raises ValueError when they are more than half.
+    Raises ValueError when more than half cannot be read, or none shows a head.
     """
+    headless = [name for name, why in skipped.items() if why == NO_HEAD]
+    if headless and len(headless) == total:
+        raise ValueError(f"no dog's head is found in any of the {total} images in {str(folder)!r}: choose another crop")
+    if headless:
+        left_out = f"{len(headless)} of {total} images are left out, since no dog's head is found in them"
+        warnings.warn(f"{left_out}, first: {headless[0]!r}", stacklevel=3)
+    skipped = {name: why for name, why in skipped.items() if why != NO_HEAD}
     message = f"{len(skipped)} of {total} images"
     reasons = [f"{name!r} ({why})" for name, why in skipped.items()]
     reasons[MOST_NAMED:] = [f"and {len(reasons) - MOST_NAMED} more"] if len(reasons) > MOST_NAMED else []

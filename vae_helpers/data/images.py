@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from ..files import atomic_write, free_bytes, read_file, reason, remove_stale_temp_files
 from .crops import BOX_OF, BOXES, Box, Crop, check_crop, read_boxes, square_around
 from .folders import file_stamp, names_to_read, read_manifest, report_unreadable
+from .heads import HEAD_UP, INPUT, NO_HEAD, NoHead, find_head
 
 MAPPED_ABOVE = 2**28
 """Bytes of pixels (28,532 images of 56 x 56) above which they lie in a temporary file that is mapped into memory."""
@@ -58,19 +59,19 @@ def decode_image(file: str | Path | bytes, image_size: int = 56, crop: Crop = "n
     """One image as uint8 (image_size, image_size, 3): upright, RGB, made a square, bicubic, antialiased.
 
     file: its path, or what is in it. crop: "none" squashes the whole picture; "center" cuts out the largest square in its
-    middle; "box" and "head" cut around `box` with a margin, "box" from the middle where there is none. Transparent pixels
-    become white; of an animation the first picture is taken. Raises OSError for a file that cannot be read, and ValueError for
-    one that is no image, is damaged, has more pixels than Pillow deems safe, or fewer than MIN_SIDE across, and for a crop
-    that cannot be made.
+    middle; "box" and "head" cut around `box` with a margin; where there is none, "box" from the middle, and "head" around the
+    head that `find_head` finds. Transparent pixels become white; of an animation the first picture is taken. Raises OSError for
+    a file that cannot be read, NoHead, and ValueError for a file that is no image, is damaged, has more pixels than Pillow
+    deems safe, or fewer than MIN_SIDE across.
     """
-    check_crop(crop, box is not None)
+    check_crop(crop)
     content, where = (file, "") if isinstance(file, bytes) else (read_file(file), f"{str(file)!r}: ")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return _square_pixels(image, image_size, crop, box if crop in BOX_OF else None)
     except UnidentifiedImageError:
         raise ValueError(f"{where}not an image") from None
-    except MemoryError:
+    except (MemoryError, NoHead):
         raise
     except Exception as error:  # a broken file can make a decoder raise anything
         raise ValueError(f"{where}{str(error) or type(error).__name__}") from None
@@ -81,18 +82,24 @@ def _square_pixels(image: Image.Image, image_size: int, crop: Crop, box: Box | N
         raise ValueError(f"{image.width} x {image.height} pixels is more than the {Image.MAX_IMAGE_PIXELS:,} allowed")
     if min(image.size) < MIN_SIDE:
         raise ValueError(f"{image.width} x {image.height} pixels is too small to show a dog")
-    part = min(box[2] - box[0], box[3] - box[1]) if box else 1
+    part = min(box[2] - box[0], box[3] - box[1]) if box else 0.25 if crop == "head" else 1
     enough = round(8 * image_size / max(part, 0.01))
     image.draft("RGB", (enough, enough))  # a large JPEG is decoded at a fraction of its size
     ImageOps.exif_transpose(image, in_place=True)
-    if crop != "none":
-        image = image.crop(square_around(*image.size, box))
     if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel; convert() would clip it to white
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB").resize((image_size, image_size), Image.Resampling.BICUBIC))
+    image = image.convert("RGB")
+    if crop == "head" and box is None:
+        seen = np.array(image.resize((INPUT, INPUT), Image.Resampling.BICUBIC))
+        if (head := find_head(torch.from_numpy(seen).permute(2, 0, 1))) is None:
+            raise NoHead(NO_HEAD)
+        box = head.box
+    if crop != "none":
+        image = image.crop(square_around(*image.size, box, up=HEAD_UP if crop == "head" else 0))
+    return np.asarray(image.resize((image_size, image_size), Image.Resampling.BICUBIC))
 
 
 def load_images(
@@ -109,8 +116,8 @@ def load_images(
     limit: only the first so many (in sorted order). cache_dir: a folder that keeps the tensor as a file until an image
     changes; the next time the tensor is that file, mapped into memory. Without it nothing is kept. Where it cannot be written,
     one warning says so. crop: as for `decode_image`, around the boxes of the split or of the folder's boxes.json; when left
-    out, what the split was asked for, else "none". Raises ValueError for a crop that cannot be made, and when more than half of
-    the images cannot be read.
+    out, what the split was asked for, else "none". Images in which no head is found are left out of crop "head"; one warning
+    names them. Raises ValueError when more than half of the images cannot be read, or none shows a head.
     """
     for name, value in (("image_size", image_size), ("limit", limit)):
         if value is not None and value < 1:
@@ -120,7 +127,7 @@ def load_images(
     names = names_to_read(folder, manifest)[:limit]
     crop = crop or manifest.get("crop", "none")
     boxes = manifest.get("boxes") or (read_boxes(folder / BOXES) if crop in BOX_OF else {})
-    check_crop(crop, any("head" in marks for marks in boxes.values()))
+    check_crop(crop)
     boxes = {name: boxes.get(name, {}).get(BOX_OF.get(crop)) for name in names}
     signature = _digest([_DECODER, image_size, crop, [(name, *file_stamp(folder / name), box) for name, box in boxes.items()]])
     place = f"{folder.name}-{_digest([str(folder), image_size, limit, crop])[:16]}.pixels"

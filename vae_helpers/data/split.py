@@ -12,6 +12,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from sklearn.model_selection import train_test_split
 from tqdm.contrib.concurrent import thread_map
 
@@ -19,6 +20,8 @@ from ..files import atomic_write, lock_folder, read_file, reason, remove_stale_t
 from .breeds import LEAST_IMAGES, breeds_of
 from .crops import BOXES, Box, Crop, check_crop, read_boxes
 from .folders import MANIFEST, file_stamp, find_images, read_manifest, report_unreadable
+from .heads import INPUT, NO_HEAD, find_head
+from .images import decode_image
 
 
 class Split(NamedTuple):
@@ -44,7 +47,8 @@ def split_dataset(
     test_size: a fraction between 0 and 1, or a number of images. random_state: the same seed and the same names give
     the same split on any machine. stratify: put the same share of every breed (`breeds_of`) aside. groups: lists of names
     that must be on one side, as `group_duplicates` gives them; test_size then counts a group as one. crop: what
-    `load_images` cuts out of each image (`decode_image`).
+    `load_images` cuts out of each image (`decode_image`); for "head", images in which no head is marked or found are left out,
+    and named in split.json.
 
     Subfolders are kept. Both folders get a `split.json` that lists what was put there: splitting again removes what an
     earlier split left over, touches no other file, and finishes a split that was cut short. An image that cannot be read is
@@ -59,11 +63,13 @@ def split_dataset(
     for one, other in permutations(folders, 2):
         if one.is_relative_to(other):
             raise ValueError(f"source, train and test folder must be apart, but {str(one)!r} is in {str(other)!r}")
-    names = find_images(source)
+    check_crop(crop)
+    names, boxes = find_images(source), read_boxes(source / BOXES)
+    without_head = _find_heads(source, names, boxes) if crop == "head" else []
+    names = [name for name in names if name not in without_head]
     train, test = _choose(source, names, groups, stratify, test_size, random_state)
-    boxes = read_boxes(source / BOXES)
-    check_crop(crop, any("head" in marks for marks in boxes.values()))
     about = {"source": source.name, "test_size": test_size, "random_state": random_state, "stratify": stratify, "crop": crop}
+    about |= {"without_head": without_head} if without_head else {}
     with lock_folder(train_dir, "the training images"), lock_folder(test_dir, "the test images"):
         skipped = _fill({train_dir: train, test_dir: test}, source, about, boxes)
     split = Split(*([name for name in names if name not in skipped] for names in (train, test)))
@@ -93,6 +99,25 @@ def _choose(
         what = f"{len(set(breeds))} breeds" if breeds else f"{len(units)} images or groups"
         raise ValueError(f"test_size={test_size} does not go with {what}: {error}") from None
     return [sorted(name for unit in side for name in unit) for side in sides]
+
+
+def _find_heads(source: Path, names: list[str], boxes: dict[str, dict[str, Box]]) -> list[str]:
+    """Put the box of each head that is found into `boxes`; returns the names of images without one. Those that cannot be read
+    stay, since reading them later says so."""
+
+    def find(name: str) -> Box | bool:
+        try:
+            head = find_head(torch.tensor(decode_image(source / name, INPUT)).permute(2, 0, 1))
+        except (OSError, ValueError):
+            return True
+        return head is not None and head.box
+
+    unknown = [name for name in names if "head" not in boxes.get(name, {})]
+    found = dict(zip(unknown, thread_map(find, unknown, desc="finding heads", unit="image", leave=False, delay=2), strict=True))
+    boxes |= {name: boxes.get(name, {}) | {"head": box} for name, box in found.items() if isinstance(box, tuple)}
+    without = [name for name, box in found.items() if not box]
+    report_unreadable(dict.fromkeys(without, NO_HEAD), len(names), source)
+    return without
 
 
 def _fill(plan: dict[Path, list[str]], source: Path, about: dict, boxes: dict[str, dict[str, Box]]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..data.heads import NoHead
 from ..data.images import DogImages, decode_image
 from ..files import write_file
 from ..models.inference import decode_latents, encode_images
@@ -69,12 +70,17 @@ class LatentExplorer(ExplorerPanel):
         self._start_from(self._encode(self.dogs[i]), self.dogs[i], f"dog {i}")
 
     def start_from_photo(self, file: str | Path | bytes) -> None:
-        """Go to the mean of a photo, cropped as the model's images were. Raises what `decode_image` raises.
+        """Go to the mean of a photo, cropped as the model's images were; whole where no head is found to crop it to.
 
-        file: its path, or what is in it.
+        file: its path, or what is in it. Raises what `decode_image` raises.
         """
-        photo = torch.from_numpy(decode_image(file, self.vae.image_size, crop=self.vae.crop).copy()).permute(2, 0, 1)
-        self._start_from(self._encode(photo), photo, "your photo")
+        size, title = self.vae.image_size, "your photo"
+        try:
+            pixels = decode_image(file, size, crop=self.vae.crop)
+        except NoHead:
+            pixels, title = decode_image(file, size), "your photo: no head was found in it, so it is squashed whole"
+        photo = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        self._start_from(self._encode(photo), photo, title)
 
     def random(self) -> None:
         """Go to a new draw from N(0, I)."""

@@ -1,0 +1,96 @@
+"""Where a dog's head is: a small network that finds it, trained by `recipes/head_finder.py`. `crops` cuts around it."""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..files import WEIGHTS, load_weights
+from .crops import Box
+
+INPUT, CELLS = 112, 14
+"""Pixels of the squashed picture that the finder looks at, and places in a row of the map that it answers with."""
+MIN_SCORE = 0.5
+"""Heads that the finder is less sure of are not reported."""
+NO_HEAD = "no dog's head is found in it"
+"""Why a picture is left out of a set that is cut to heads."""
+HEAD_UP = 0.05
+"""How far the square around a head is moved upwards, in parts of its side: ears count, and the box ends at the brow."""
+
+
+class Head(NamedTuple):
+    """A head that was found. box: left, top, right, bottom as fractions of the picture; score: from 0 to 1."""
+
+    box: Box
+    score: float
+
+
+class NoHead(ValueError):
+    """No dog's head is found in a picture that is to be cut to one."""
+
+
+class _Block(nn.Module):
+    """x + two convolutions. (B, C, H, W) -> the same."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1, self.norm1, self.conv2, self.norm2 = *_conv(channels, channels), *_conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+
+
+class HeadFinder(nn.Module):
+    """Pictures (B, 3, 112, 112) in [-1, 1] -> (B, 5, 14, 14): at each place whether the middle of a head lies there (a logit),
+    where in it (two fractions of a place), and the logarithm of the head's width and height as fractions of the picture.
+    Zhou et al. 2019, "Objects as points".
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 88)):
+        super().__init__()
+        a, b, c = widths
+        self.fine = nn.Sequential(
+            *_conv(3, a, stride=2), nn.ReLU(), *_conv(a, b, stride=2), nn.ReLU(), _Block(b), *_conv(b, c, stride=2), nn.ReLU()
+        )  # (B, c, 14, 14)
+        self.coarse = nn.Sequential(*_conv(c, c, stride=2), nn.ReLU(), _Block(c), nn.Upsample(scale_factor=2.0))
+        self.out = nn.Sequential(_Block(c), nn.Conv2d(c, 5, kernel_size=1))
+        with torch.no_grad():
+            self.out[-1].bias.copy_(torch.tensor([-4.0, 0.0, 0.0, -1.0, -1.0]))  # heads are rare, and about a third wide
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fine(x)
+        return self.out(x + self.coarse(x))
+
+
+def _conv(c_in: int, c_out: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(c_in, c_out, kernel_size=3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(c_out)
+
+
+@cache
+def load_head_finder() -> HeadFinder:
+    """The finder that comes with the package, in eval mode on the CPU."""
+    finder = HeadFinder()
+    finder.load_state_dict(load_weights(WEIGHTS / "head_finder.safetensors")[0], strict=False)  # counts of batches are left out
+    return finder.eval().requires_grad_(False)
+
+
+def find_head(image: Tensor, min_score: float = MIN_SCORE) -> Head | None:
+    """The dog's head in a picture that the finder is surest of; None where it is less sure than `min_score`.
+
+    image: uint8 (3, H, W), upright. Raises ValueError for anything else.
+    """
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        raise ValueError(f"find_head takes one picture, uint8 (3, H, W); got {image.dtype} {tuple(image.shape)}")
+    small = F.interpolate(image[None].float(), size=(INPUT, INPUT), mode="bilinear", antialias=True)
+    with torch.inference_mode():
+        score, dx, dy, log_w, log_h = load_head_finder()(small / 127.5 - 1)[0].flatten(1)
+    best = int(score.argmax())
+    if (certain := score[best].sigmoid().item()) < min_score:
+        return None
+    x, y = (best % CELLS + dx[best].item()) / CELLS, (best // CELLS + dy[best].item()) / CELLS
+    w, h = log_w[best].exp().item() / 2, log_h[best].exp().item() / 2
+    left, top, right, bottom = (min(max(at, 0.0), 1.0) for at in (x - w, y - h, x + w, y + h))
+    return Head((left, top, right, bottom), certain) if left < right and top < bottom else None
