@@ -127,10 +127,22 @@ def test_heads_are_learned_in_three_phases_and_a_stopped_run_goes_on(dogs_with_h
     monkeypatch.setattr(heads, "is_held_out", lambda name: zlib.crc32(name.encode()) % 2 == 0)  # of so few, enough for a sheet
     run = [str(dogs_with_heads), str(tmp_path / "run"), "--warm", "32", "--grow", "64", "--save-every", "32"]
     for images, size in ((64, 56), (128, 112)):
-        heads.main([*run, "--images", str(images), "--threads", "2"], Features(), (8, 8, 8, 8))
+        heads.main([*run, "--images", str(images), "--threads", "2"], Features())
         picture = Image.open(tmp_path / f"run_{images:07d}.png")
         assert picture.size == (8 * size, 12 * size)
+        vae = load_pretrained(tmp_path / "run.safetensors")
+        assert (vae.image_size, vae.crop) == (size, "head")
     state = torch.load(tmp_path / "run.pt", weights_only=True)
     assert (state["step"], state["grown_at"]) == (4, 2)
-    assert all(weight.isfinite().all() for weight in state["decoder_average"].values())
+    assert all(weight.isfinite().all() for weight in state["average"].values())
+    assert torch.equal(state["average"]["decoder.fine.conv_out.bias"].half().float(), vae.decoder.fine["conv_out"].bias)
+    assert load_pretrained(tmp_path / "run.safetensors", image_size=56).sample(1).shape == (1, 3, 56, 56)
     assert "64 images seen" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_heads_are_learned_without_pretrained_features_too(dogs_with_heads, tmp_path, monkeypatch):
+    monkeypatch.setattr(heads, "is_held_out", lambda name: zlib.crc32(name.encode()) % 2 == 0)
+    options = "--features off --warm 32 --grow 32 --images 64 --threads 2"
+    heads.main([str(dogs_with_heads), str(tmp_path / "run"), *options.split()])
+    assert load_pretrained(tmp_path / "run.safetensors").image_size == 112

@@ -10,6 +10,7 @@ from vae_helpers.models import (
     VAE,
     AttentionVAE,
     Checkpoint,
+    ResidualVAE,
     SpatialVAE,
     load_checkpoint,
     save_checkpoint,
@@ -24,6 +25,9 @@ KINDS = {
     "attention, smallest": lambda: AttentionVAE(6, 1, 3, 8),
     "spatial": lambda: SpatialVAE(8, 3, 4, 16),
     "spatial, 56 pixels": lambda: SpatialVAE(8, 3, 4),
+    "residual": lambda: ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8)),
+    "residual, grown": lambda: ResidualVAE(5, (16, 8, 8, 16), (8, 16, 8), grown=True, image_size=112),
+    "residual, grown, 56 pixels": lambda: ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8), grown=True),
 }
 
 
@@ -80,7 +84,8 @@ def test_what_comes_out_is_float32_also_under_bf16(vae):
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_the_log_variance_stays_in_its_range(vae, sign):
-    vae.encoder.conv_branch[-1].bias.data.fill_(sign * 1000)
+    last = vae.encoder.linear_out if isinstance(vae, ResidualVAE) else vae.encoder.conv_branch[-1]
+    last.bias.data.fill_(sign * 1000)
     assert vae.encode(images(vae))[1].unique().tolist() == [LOGVAR_RANGE[sign > 0]]
 
 

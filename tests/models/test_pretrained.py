@@ -2,18 +2,21 @@ import shutil
 
 import pytest
 import torch
-from tiny import tiny_vae
+from tiny import random_pixels, stirred, tiny_vae
+from torch.nn.functional import avg_pool2d
 
 from vae_helpers.files import WEIGHTS
 from vae_helpers.models import (
     BaseVAE,
     Checkpoint,
     FullGaussian,
+    ResidualVAE,
     StandardNormal,
     checkpoint_path,
     load_pretrained,
     load_prior,
     save_checkpoint,
+    to_float,
 )
 
 VAES = {"vector", "faithful"}
@@ -43,6 +46,30 @@ def test_a_folder_stands_for_its_newest_checkpoint_and_its_prior(tmp_path):
         load_prior(tmp_path)
     FullGaussian((4,)).fit(torch.randn(50, 4)).save(tmp_path / "prior.safetensors")
     assert isinstance(load_prior(tmp_path), FullGaussian)
+
+
+def test_a_grown_vae_serves_at_56_and_at_112_with_the_same_latents_and_pictures(tmp_path):
+    path, x = tmp_path / "heads.safetensors", to_float(random_pixels(2, 112))
+    vae = stirred(ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8), grown=True, image_size=112))
+    vae.crop = "head"
+    save_checkpoint(path, Checkpoint(vae))
+    small, large = load_pretrained(path, image_size=56), load_pretrained(path, image_size=112)
+    assert (small.image_size, large.image_size, load_pretrained(path).image_size) == (56, 112, 112)
+    assert same_weights(small, vae) and same_weights(large, vae) and small.crop == large.crop == "head" and not small.training
+    torch.testing.assert_close(small.encode(avg_pool2d(x, 2)), large.encode(x))
+    z = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(small.decode(z), avg_pool2d(large.decode(z), 2))
+    with pytest.raises(ValueError, match=r"image_size=64 must be 56, or 112"):
+        load_pretrained(path, image_size=64)
+
+
+def test_a_size_that_a_vae_does_not_have_is_refused_with_the_one_it_has(tmp_path):
+    save_checkpoint(tmp_path / "small.pth", Checkpoint(ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8))))
+    with pytest.raises(ValueError, match=r"small.pth' has one size, 56 x 56 pixels; image_size=112"):
+        load_pretrained(tmp_path / "small.pth", image_size=112)
+    with pytest.raises(ValueError, match=r"'faithful' has one size, 56 x 56"):
+        load_pretrained("faithful", image_size=112)
+    assert load_pretrained("vector", image_size=56).image_size == 56
 
 
 def test_the_name_of_shipped_weights_comes_before_a_folder_of_that_name(tmp_path, monkeypatch):

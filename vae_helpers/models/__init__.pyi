@@ -37,6 +37,7 @@ from .priors import (
     Prior as Prior,
     StandardNormal as StandardNormal,
 )
+from .residual import ResidualVAE as ResidualVAE
 from .vae import (
     LOGVAR_RANGE as LOGVAR_RANGE,
     VAE as VAE,

@@ -26,10 +26,11 @@ from torch import Tensor
 from ..files import load_weights, save_weights, write_file
 from .attention import AttentionVAE, SpatialVAE
 from .losses import BETA
+from .residual import ResidualVAE
 from .vae import VAE, BaseVAE
 
 STATE_FILE = "training_state.pth"
-_KINDS = {"vector": VAE, "attention": AttentionVAE, "spatial": SpatialVAE}
+_KINDS = {"vector": VAE, "attention": AttentionVAE, "spatial": SpatialVAE, "residual": ResidualVAE}
 _CHECKPOINT_NAME = re.compile(r"vae_model_epoch_(\d+)\.(safetensors|pth)")
 
 

@@ -5,20 +5,28 @@ from pathlib import Path
 import torch
 
 from ..files import WEIGHTS, load_weights
-from .checkpoint import OLD_NAMES, load_checkpoint, load_network, rename
+from .checkpoint import OLD_NAMES, build_vae, load_checkpoint, load_network, rename
 from .flow import LatentFlow
 from .priors import FullGaussian, GaussianMixture, Prior, StandardNormal
 from .vae import BaseVAE
 
 
-def load_pretrained(x: str | Path) -> BaseVAE:
+def load_pretrained(x: str | Path, image_size: int | None = None) -> BaseVAE:
     """The VAE that `x` names, in float32 and eval mode on the CPU.
 
     x, tried in this order: the name of weights that come with the package; a file (.pth, .safetensors), or a folder, of which
-    the newest checkpoint. Raises ValueError for a name that means nothing here, and for a file that holds something else or is
-    damaged; FileNotFoundError for a folder without checkpoints.
+    the newest checkpoint. image_size: of the pictures that it is to take and return, where it has several: a `ResidualVAE` that
+    is grown has 56 and 112. Raises ValueError for a name that means nothing here, a size that it does not have, and a file that
+    holds something else or is damaged; FileNotFoundError for a folder without checkpoints.
     """
-    return load_checkpoint(_find(x)).vae
+    vae = load_checkpoint(_find(x)).vae
+    if image_size in (None, vae.image_size):
+        return vae
+    if not vae.architecture.get("grown"):
+        raise ValueError(f"{str(x)!r} has one size, {vae.image_size} x {vae.image_size} pixels; {image_size=} was asked for")
+    resized = load_network(lambda: build_vae(vae.architecture | {"image_size": image_size}), vae.state_dict())
+    resized.crop = vae.crop
+    return resized
 
 
 def load_prior(x: str | Path) -> Prior:

@@ -1,0 +1,134 @@
+"""The VAE of dog heads: a latent that is a vector, and a decoder in which it speaks at every size, 56 or 112 pixels.
+
+Its decoder is trained with an adversary (`training.adversarial`), under which two things matter: pictures are doubled by
+nearest neighbours, since pixel shuffles draw checkerboards, and the latent enters every block, as in Karras et al. 2019.
+"""
+
+from itertools import pairwise
+
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layers import GroupNorm, conv, zeroed
+from .vae import LOGVAR_RANGE, BaseVAE
+
+STYLE = 256  # numbers that the latent becomes before it enters the blocks
+
+
+class StyleResidual(nn.Module):
+    """x + f(x), f twice: normalise, activation, convolve. (B, C, H, W) -> the same. Starts as the identity.
+
+    style: size of a vector (B, style) that enters between the two convolutions, as a bias of every channel; 0 without one.
+    """
+
+    def __init__(self, channels: int, style: int = 0):
+        super().__init__()
+        self.norm1, self.conv1 = GroupNorm(8, channels), conv(channels, channels)
+        self.norm2, self.conv2 = GroupNorm(8, channels), zeroed(conv(channels, channels))
+        if style:
+            self.bias = zeroed(nn.Linear(style, channels))
+            nn.init.normal_(self.bias.weight, std=0.3 / style**0.5)
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h if style is None else h + self.bias(style)[:, :, None, None]
+        return x + self.conv2(F.silu(self.norm2(h)))
+
+
+class NearestUpsample(nn.Module):
+    """(B, c_in, H, W) -> (B, c_out, 2H, 2W) by nearest neighbours."""
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.narrow, self.conv = nn.Conv2d(c_in, c_out, kernel_size=1), conv(c_out, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(self.narrow(x), scale_factor=2.0))
+
+
+class ResidualEncoder(nn.Module):
+    """Images (B, 3, 56, 56) in [-1, 1] -> mean and log-variance, each (B, latent_dim), float32. halve: take 112 x 112."""
+
+    def __init__(self, latent_dim: int, widths: tuple[int, int, int], halve: bool):
+        super().__init__()
+        a, b, c = widths
+        self.halve = halve
+        self.down = nn.ModuleList([nn.Conv2d(3, a, 4, 2, 1), conv(a, b, stride=2), conv(b, c, stride=2)])  # 28, 14, 7 pixels
+        blocks = zip(widths, (1, 1, 2), strict=True)
+        self.blocks = nn.ModuleList(nn.Sequential(*(StyleResidual(width) for _ in range(n))) for width, n in blocks)
+        self.norm_out, self.conv_out, self.linear_out = GroupNorm(8, c), nn.Conv2d(c, 64, 1), nn.Linear(64 * 49, 2 * latent_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.avg_pool2d(x, 2) if self.halve else x
+        for down, blocks in zip(self.down, self.blocks, strict=True):
+            x = blocks(down(x))
+        mu, logvar = self.linear_out(self.conv_out(F.silu(self.norm_out(x))).flatten(1)).float().chunk(2, dim=1)
+        return mu, (logvar - 2).clamp(*LOGVAR_RANGE)  # sigma starts near 1/e, so that the latent says something at first
+
+
+class ResidualDecoder(nn.Module):
+    """Latents (B, latent_dim) -> images (B, 3, 56, 56), or (B, 3, 112, 112) when grown, float32. halve: these become 56 x 56.
+
+    Grown, it has one more stage, whose picture is a correction to the enlarged one and starts at zero. Karras et al. 2018.
+    """
+
+    def __init__(self, latent_dim: int, widths: tuple[int, int, int, int], grown: bool, halve: bool):
+        super().__init__()
+        self.halve, last = halve, widths[-1]
+        self.mapping = nn.Sequential(nn.Linear(latent_dim, STYLE), nn.SiLU(), nn.Linear(STYLE, STYLE), nn.SiLU())
+        self.linear_in, self.conv_in = nn.Linear(latent_dim, 64 * 49), nn.Conv2d(64, widths[0], 1)
+        blocks = zip(widths, (2, 2, 2, 1), strict=True)
+        self.blocks = nn.ModuleList(nn.ModuleList(StyleResidual(c, STYLE) for _ in range(n)) for c, n in blocks)
+        self.up = nn.ModuleList(NearestUpsample(a, b) for a, b in pairwise(widths))
+        self.norm_out, self.conv_out = GroupNorm(8, last), conv(last, 3)
+        nn.init.normal_(self.conv_out.weight, std=0.01)
+        self.fine = nn.ModuleDict()
+        if grown:
+            self.fine["up"], self.fine["block"] = NearestUpsample(last, last // 2), StyleResidual(last // 2, STYLE)
+            self.fine["norm_out"], self.fine["conv_out"] = GroupNorm(8, last // 2), zeroed(conv(last // 2, 3))
+
+    def forward(self, z: Tensor) -> Tensor:
+        style, h = self.mapping(z), self.conv_in(self.linear_in(z).unflatten(1, (64, 7, 7)))
+        for i, stage in enumerate(self.blocks):
+            h = self.up[i - 1](h) if i else h
+            for block in stage:
+                h = block(h, style)
+        x = self.conv_out(F.silu(self.norm_out(h))).float()
+        if self.fine:
+            h = self.fine["block"](self.fine["up"](h), style)
+            correction = self.fine["conv_out"](F.silu(self.fine["norm_out"](h)))
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear") + correction.float()
+        return F.avg_pool2d(x, 2) if self.halve else x
+
+
+class ResidualVAE(BaseVAE):
+    """A VAE with a vector as latent and a residual decoder.
+
+    latent_dim: numbers in a latent. widths: the decoder's channels at 7, 14, 28 and 56 pixels; encoder_widths: the encoder's at
+    28, 14 and 7. Each is a multiple of 8, the decoder's last of 16. grown: whether the decoder has a stage for
+    112 x 112. image_size: 56, or 112 when grown; a grown VAE has the same weights and latents at both, since at 112 its encoder
+    halves the picture, and at 56 its decoder does. Raises ValueError for sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 128,
+        widths: tuple[int, int, int, int] = (256, 128, 64, 32),
+        encoder_widths: tuple[int, int, int] = (48, 96, 192),
+        grown: bool = False,
+        image_size: int = 56,
+    ):
+        super().__init__(image_size)
+        if image_size != 56 and not (grown and image_size == 112):
+            raise ValueError(f"image_size={image_size} must be 56, or 112 for a VAE that is grown")
+        sizes = (*widths, *encoder_widths)
+        if (len(widths), len(encoder_widths)) != (4, 3) or any(c < 8 or c % 8 for c in sizes) or widths[3] % 16:
+            raise ValueError(f"{widths=} and {encoder_widths=} must be four and three multiples of 8, widths[3] of 16")
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim={latent_dim} must be at least 1")
+        self.latent_shape = (latent_dim,)
+        self.architecture = {"kind": "residual", "latent_dim": latent_dim, "widths": list(widths)}
+        self.architecture |= {"encoder_widths": list(encoder_widths), "grown": grown, "image_size": image_size}
+        self.encoder = ResidualEncoder(latent_dim, encoder_widths, halve=image_size == 112)
+        self.decoder = ResidualDecoder(latent_dim, widths, grown, halve=grown and image_size == 56)
