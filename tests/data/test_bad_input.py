@@ -1,6 +1,7 @@
 """Pictures as people have them: each kind is used as it should be, or named with the reason, and the run goes on."""
 
 import errno
+import io
 import os
 import re
 import struct
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from tiny import write_images
 
@@ -76,6 +77,14 @@ def png_that_claims(width: int, height: int):
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
     chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts]
     return written("bomb.png", b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def jpeg_that_claims(width: int, height: int):
+    file = io.BytesIO()
+    picture().save(file, "JPEG")
+    size = struct.pack(">HH", 64, 96)
+    assert file.getvalue().count(size) == 1
+    return written("bomb.jpg", file.getvalue().replace(size, struct.pack(">HH", height, width)))
 
 
 def text_bomb(folder: Path) -> str:
@@ -141,6 +150,28 @@ def not_utf8(folder: Path) -> str:
         pytest.skip("this file system takes no such names")
 
 
+def with_broken_chunk(kind: bytes):
+    """A PNG with a note and a gamma, whose chunk of that kind has a wrong checksum."""
+
+    def make(folder: Path) -> str:
+        notes = PngInfo()
+        notes.add_text("comment", "a dog")
+        notes.add(b"gAMA", struct.pack(">I", 45455))
+        picture().save(folder / "noted.png", pnginfo=notes)
+        content = bytearray((folder / "noted.png").read_bytes())
+        start = content.index(kind)
+        content[start + 4 + struct.unpack(">I", content[start - 4 : start])[0]] ^= 255
+        (folder / "noted.png").write_bytes(content)
+        return "noted.png"
+
+    return make
+
+
+def iso_media(name: str, brand: bytes):
+    """What a file of that brand (HEIC, AVIF, a film) begins with, and nothing that could be read."""
+    return written(name, struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + b"mif1" + brand + bytes(200))
+
+
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 64\n(/tmp/owned) (w) file closefile\nshowpage\n"
 HTML = b"<!DOCTYPE html><html><body>404: no such dog</body></html>"
 USED = "used"
@@ -152,9 +183,23 @@ BAD_INPUT = {
     "empty": (written("empty.jpg", b""), "not an image"),
     "HTML saved as .jpg": (written("page.jpg", HTML), "not an image"),
     "PostScript renamed": (written("drawing.jpg", POSTSCRIPT), "not an image"),
-    "TIFF renamed": (saved("scan.jpg", format="TIFF"), "not an image"),
+    "TIFF": (saved("scan.tif"), USED),
+    "TIFF renamed": (saved("scan.jpg", format="TIFF"), USED),
+    "JPEG by another name": (saved("web.jfif", format="JPEG", quality=95), USED),
+    "JPEG 2000": (saved("old.jp2"), USED),
+    "AVIF": (saved("new.avif", quality=95), USED),
+    "without a suffix": (saved("IMG_0001", format="PNG"), USED),
+    "HEIC of a phone": (iso_media("IMG_1.HEIC", b"heic"), "HEIC picture: save it as .jpg, or pip install pillow-heif"),
+    "HEIC renamed": (iso_media("IMG_1.jpg", b"mif1"), "HEIC picture: save it as .jpg"),
+    "AVIF that is broken": (iso_media("a.jpg", b"avif"), "AVIF picture, which this Pillow cannot read: save it as .jpg"),
+    "a film renamed": (iso_media("a.jpg", b"mp42"), "a film"),
+    "a broken note": (with_broken_chunk(b"tEXt"), USED),
+    "a broken gamma": (with_broken_chunk(b"gAMA"), USED),
+    "a broken header": (with_broken_chunk(b"IHDR"), "not an image|broken"),
+    "108 megapixels": (saved("phone.jpg", size=(12_000, 9_000), quality=50), USED),
     "bomb: 900 million pixels": (png_that_claims(30_000, 30_000), "decompression bomb|allowed"),
     "bomb: 100 million pixels": (png_that_claims(10_000, 10_000), "pixels is more than"),
+    "bomb: a JPEG of 300 million pixels": (jpeg_that_claims(20_000, 15_000), "20000 x 15000 pixels is more than"),
     "bomb: text that grows": (text_bomb, "too large|Decompressed"),
     "1 x 1": (saved("dot.png", lambda image: image.resize((1, 1))), "1 x 1 pixels is too small"),
     "20,000 x 10": (saved("line.png", size=(20_000, 10)), USED),
@@ -214,6 +259,45 @@ def test_each_kind_of_input_is_used_as_it_should_be_or_named_with_the_reason(tmp
         assert repr(name) in warning and warning.startswith("1 of ") and set(read) == set(good)
         assert re.search(verdict, warning), warning
         assert str(tmp_path) not in warning, "the reason, not the path again"
+
+
+def swapped_rgb() -> bytes:
+    """The profile of a screen whose red is sRGB's green and the other way round, as far as a reader of it can tell."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green = profile.index(b"rXYZ"), profile.index(b"gXYZ")
+    profile[red + 4 : red + 12], profile[green + 4 : green + 12] = profile[green + 4 : green + 12], profile[red + 4 : red + 12]
+    return bytes(profile.replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be")))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "palette.png", "transparent.png"])
+def test_colours_are_those_that_the_pictures_profile_means(tmp_path, name):
+    image = Image.new("RGBA" if name.startswith("t") else "RGB", (32, 32), (200, 40, 90))
+    image = image.convert("P") if name.startswith("p") else image
+    image.save(tmp_path / name)
+    plain = decode_image(tmp_path / name, 16)[8, 8].astype(int)
+    image.save(tmp_path / name, icc_profile=swapped_rgb())
+    assert abs(decode_image(tmp_path / name, 16)[8, 8] - plain[[1, 0, 2]]).max() <= 3
+
+
+@pytest.mark.parametrize("profile", [b"no profile", swapped_rgb()[:200], b"\0" * 128])
+def test_a_profile_that_is_broken_is_not_minded(profile):
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), (200, 40, 90)).save(file, "PNG", icc_profile=profile)
+    assert abs(decode_image(file.getvalue(), 16)[8, 8].astype(int) - (200, 40, 90)).max() <= 1
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_jpeg_in_printers_inks_is_taken_for_adobes_only_where_it_says_so(marked):
+    file = io.BytesIO()
+    inks = Image.new("RGB", (32, 32), (220, 200, 40)).convert("CMYK")
+    inks.save(file, "JPEG", quality=95)
+    content = file.getvalue()
+    if not marked:  # as programs write it that do not invert
+        file = io.BytesIO()
+        inks.point(lambda value: 255 - value).save(file, "JPEG", quality=95)
+        at = file.getvalue().index(b"\xff\xee")
+        content = file.getvalue()[:at] + file.getvalue()[at + 16 :]
+    assert abs(decode_image(content, 16)[8, 8].astype(int) - (220, 200, 40)).max() <= 12
 
 
 @pytest.mark.parametrize(("n_bad", "stops"), [(5, False), (6, True), (10, True)])
@@ -307,7 +391,7 @@ ANY = settings(
 def pictures(tmp_path_factory):
     """One picture, as each format stores it."""
     folder = tmp_path_factory.mktemp("pictures")
-    for name in ("a.jpg", "a.png", "a.webp", "a.gif", "a.bmp"):
+    for name in ("a.jpg", "a.png", "a.webp", "a.gif", "a.bmp", "a.tif", "a.jp2", "a.avif"):
         picture(24, 16).save(folder / name)
     return {path.suffix: path.read_bytes() for path in folder.iterdir()}
 

@@ -2,9 +2,9 @@
 
 import json
 import os
+import re
 import unicodedata
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from ..files import is_safe_path
 from .crops import check_boxes, check_crop
 from .heads import NO_HEAD
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-PASSED_OVER = (".heic", ".heif", ".avif", ".gif", ".bmp", ".tif", ".tiff")  # pictures, too, but not read here
+IMAGE_SUFFIXES = re.compile(r"\.(jpe?g?|jfif|pjp(eg)?|a?png|webp|gif|bmp|tiff?|jp2|avif|hei[cf])", re.IGNORECASE)
+"""Of pictures. One that cannot be read here is counted and named, as any other that is broken is."""
+_BEGINNINGS = re.compile(rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|GIF8|BM|II\*\0|MM\0\*|....(ftyp|jP  )", re.DOTALL)  # of theirs
 MANIFEST = "split.json"
 """What `split_dataset` leaves beside the images it copied: which they are, and how the split was made."""
 MOST_NAMED = 20
@@ -23,10 +24,10 @@ MOST_NAMED = 20
 def find_images(folder: str | Path) -> list[str]:
     """Names of the images in `folder` and below, as paths relative to it with forward slashes, sorted.
 
-    The order, and so every seeded choice made from it, is the same on every machine. Hidden files and folders are
-    passed over and links to folders are not followed. One warning names folders that cannot be opened, and counts pictures of
-    kinds that are not read here. Raises FileNotFoundError for a folder that is not one, ValueError when there is no image
-    in it.
+    An image is a file with one of IMAGE_SUFFIXES, or one without a suffix that begins as pictures do. The order, and so every
+    seeded choice made from it, is the same on every machine. Hidden files and folders are passed over and links to folders
+    are not followed. One warning names folders that cannot be opened. Raises FileNotFoundError for a folder that is not one,
+    ValueError when there is no image in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -35,17 +36,25 @@ def find_images(folder: str | Path) -> list[str]:
     for root, below, files in os.walk(folder, onerror=errors.append):
         below[:] = [name for name in below if not name.startswith(".")]
         found += [Path(root, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
-    images = [name for name in found if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    kinds = Counter(Path(name).suffix.lower() for name in found)
+    images = [name for name in found if _is_picture(folder / name)]
     unread = [f"folder {str(error.filename)!r} ({error.strerror})" for error in errors]
-    unread += [f"{kinds[kind]} files {kind} (save them as .jpg)" for kind in PASSED_OVER if kinds[kind]]
     if unread:
         warnings.warn(f"passed over in {str(folder)!r}: {'; '.join(unread)}", stacklevel=2)
     if not images:
         others = f"found {len(found)} other files, first: {min(found)}" if found else "it is empty"
-        raise ValueError(f"no images in {str(folder)!r} (looked for {' '.join(IMAGE_SUFFIXES)} in it and below; {others})")
+        raise ValueError(f"no images in {str(folder)!r} (.jpg, .png, .webp and the like, in it and below; {others})")
     # one file system stores é as one character, another as e and an accent
     return sorted(images, key=lambda name: (unicodedata.normalize("NFC", name), name))
+
+
+def _is_picture(path: Path) -> bool:
+    if path.suffix:
+        return bool(IMAGE_SUFFIXES.fullmatch(path.suffix))
+    try:
+        with path.open("rb") as file:
+            return path.is_file() and bool(_BEGINNINGS.match(file.read(12)))
+    except OSError:
+        return False
 
 
 def file_stamp(path: Path) -> tuple[int, int]:

@@ -5,7 +5,6 @@ photos on disk → split_dataset → data/train/dogs, data/test/dogs → load_im
 
 import contextlib
 import hashlib
-import io
 import json
 import math
 import tempfile
@@ -17,22 +16,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..files import atomic_write, free_bytes, read_file, reason, remove_stale_temp_files
-from .crops import BOX_OF, BOXES, Box, Crop, check_crop, read_boxes, square_around
+from ..files import atomic_write, free_bytes, reason, remove_stale_temp_files
+from .crops import BOX_OF, BOXES, Box, Crop, check_crop, read_boxes
+from .decode import decode_image
 from .folders import file_stamp, names_to_read, read_manifest, report_unreadable
-from .heads import HEAD_UP, INPUT, NO_HEAD, NoHead, find_head
 
 MAPPED_ABOVE = 2**28
 """Bytes of pixels (28,532 images of 56 x 56) above which they lie in a temporary file that is mapped into memory."""
-MIN_SIDE = 8
-"""Pixels across the smallest picture that is used: less is a speck, such as web pages hide in their text."""
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # whatever the name says; others can do more than show a picture
-_DECODER = 3  # part of the cache's signature: raise it when `decode_image` changes what it returns
+_DECODER = 4  # part of the cache's signature: raise it when `decode_image` changes what it returns
 
 
 @dataclass(frozen=True)
@@ -53,53 +48,6 @@ class DogImages:
         pixels = _empty_pixels(len(indices), self.pixels.shape[-1])
         torch.index_select(self.pixels, 0, indices, out=pixels)
         return replace(self, pixels=pixels, names=[self.names[i] for i in indices.tolist()])
-
-
-def decode_image(file: str | Path | bytes, image_size: int = 56, crop: Crop = "none", box: Box | None = None) -> np.ndarray:
-    """One image as uint8 (image_size, image_size, 3): upright, RGB, made a square, bicubic, antialiased.
-
-    file: its path, or what is in it. crop: "none" squashes the whole picture; "center" cuts out the largest square in its
-    middle; "box" and "head" cut around `box` with a margin; where there is none, "box" from the middle, and "head" around the
-    head that `find_head` finds. Transparent pixels become white; of an animation the first picture is taken. Raises OSError for
-    a file that cannot be read, NoHead, and ValueError for a file that is no image, is damaged, has more pixels than Pillow
-    deems safe, or fewer than MIN_SIDE across.
-    """
-    check_crop(crop)
-    content, where = (file, "") if isinstance(file, bytes) else (read_file(file), f"{str(file)!r}: ")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return _square_pixels(image, image_size, crop, box if crop in BOX_OF else None)
-    except UnidentifiedImageError:
-        raise ValueError(f"{where}not an image") from None
-    except (MemoryError, NoHead):
-        raise
-    except Exception as error:  # a broken file can make a decoder raise anything
-        raise ValueError(f"{where}{str(error) or type(error).__name__}") from None
-
-
-def _square_pixels(image: Image.Image, image_size: int, crop: Crop, box: Box | None) -> np.ndarray:
-    if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels is more than the {Image.MAX_IMAGE_PIXELS:,} allowed")
-    if min(image.size) < MIN_SIDE:
-        raise ValueError(f"{image.width} x {image.height} pixels is too small to show a dog")
-    part = min(box[2] - box[0], box[3] - box[1]) if box else 0.25 if crop == "head" else 1
-    enough = round(8 * image_size / max(part, 0.01))
-    image.draft("RGB", (enough, enough))  # a large JPEG is decoded at a fraction of its size
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel; convert() would clip it to white
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    if crop == "head" and box is None:
-        seen = np.array(image.resize((INPUT, INPUT), Image.Resampling.BICUBIC))
-        if (head := find_head(torch.from_numpy(seen).permute(2, 0, 1))) is None:
-            raise NoHead(NO_HEAD)
-        box = head.box
-    if crop != "none":
-        image = image.crop(square_around(*image.size, box, up=HEAD_UP if crop == "head" else 0))
-    return np.asarray(image.resize((image_size, image_size), Image.Resampling.BICUBIC))
 
 
 def load_images(
