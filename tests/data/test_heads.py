@@ -32,6 +32,13 @@ def test_the_surest_place_is_a_box_inside_the_picture_whatever_its_shape():
         assert 0 <= left < right <= 1 and 0 <= top < bottom <= 1 and 0 <= head.score <= 1
 
 
+def test_a_picture_that_is_enlarged_gets_the_same_answer():
+    small = textures(1)[0]
+    expected = find_head(small, min_score=0.0)
+    head = find_head(small.repeat_interleave(20, 1).repeat_interleave(20, 2), min_score=0.0)  # 1800 x 2400
+    assert head.box == pytest.approx(expected.box, abs=0.02) and head.score == pytest.approx(expected.score, abs=0.02)
+
+
 def test_a_head_that_the_finder_is_less_sure_of_than_asked_is_not_reported():
     picture = textures(1)[0]
     score = find_head(picture, min_score=0.0).score
