@@ -49,6 +49,8 @@ from vae_helpers.training import Adversary, FeatureDistance, Lite0, optimizer_st
 
 BATCH, LARGE = 32, 112
 WEIGHTS = {"pixels": 10.0, "features": 1.0, "kl": 0.001, "fooled": 0.25}  # of each loss that the VAE lowers
+KL_GROWN = 0.0006  # the KL's weight once the decoder has grown: more is to be told of a larger picture
+COOLING = 15_000  # images at the end over which the learning rates fall
 EMA_DECAY = 0.999
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BF16 = use_bfloat16(DEVICE)
@@ -105,11 +107,13 @@ def random_heads(heads: Tensor, n: int) -> Tensor:
 class Run:
     """Everything that a stop must not lose, and how the networks are joined.
 
-    features: of pretrained networks, if any. warm, grow: images after which the adversary joins, and the decoder grows.
+    features: of pretrained networks, if any. warm, grow: images after which the adversary joins, and the decoder grows;
+    images: after which the training ends.
     """
 
-    def __init__(self, features: FeatureDistance | None, warm: int, grow: int):
-        self.features, self.warm, self.grow_at, self.step, self.grown_at = features, warm, grow, 0, None
+    def __init__(self, features: FeatureDistance | None, warm: int, grow: int, images: int):
+        self.features, self.warm, self.grow_at, self.images = features, warm, grow, images
+        self.step, self.grown_at = 0, None
         self._make({})
 
     def _make(self, weights: dict[str, Tensor]) -> None:
@@ -152,7 +156,9 @@ class Run:
         x = self.sized(random_heads(heads, BATCH))
         n = BATCH // 2 if adversarial else BATCH  # reconstructions; the others are draws from N(0, I)
         rise = min(1, (self.step - (self.grown_at or 0) + 1) / 200)
-        self.optimizer.param_groups[0]["lr"] = (2e-4 if adversarial else 5e-4) * rise
+        fall = min(1.0, (self.images - self.step * BATCH) / COOLING)
+        self.optimizer.param_groups[0]["lr"] = (2e-4 if adversarial else 5e-4) * rise * fall
+        self.adversary.optimizer.param_groups[0]["lr"] = 2e-4 * fall
         with autocast():
             mu, logvar = self.vae.encode(x[:n])
             eps = torch.randn_like(mu)
@@ -166,7 +172,8 @@ class Run:
         elif self.features:
             with autocast():
                 losses["features"] = self.features(self.features.network(x_hat), self.features.network(x))
-        loss = sum(weight * losses[name] for name, weight in WEIGHTS.items() if name in losses)
+        weights = WEIGHTS if self.grown_at is None else WEIGHTS | {"kl": KL_GROWN}
+        loss = sum(weight * losses[name] for name, weight in weights.items() if name in losses)
         optimizer_step(loss, self.optimizer, self.vae.parameters(), 5.0)
         update_ema(self.average, self.vae, self.step, EMA_DECAY)
         self.step += 1
@@ -208,7 +215,7 @@ def main(arguments: list[str] | None = None, network: nn.Module | None = None) -
         some = torch.randperm(len(heads), generator=torch.Generator().manual_seed(0))[:200]
         with autocast():
             features = FeatureDistance(network.to(DEVICE), to_float(heads[some], DEVICE))
-    run, path = Run(features, options.warm, options.grow), options.run.with_suffix(".pt")
+    run, path = Run(features, options.warm, options.grow, options.images), options.run.with_suffix(".pt")
     if path.exists():
         run.load(path)
     torch.manual_seed(run.step)  # going on does not draw the first batches again
