@@ -219,8 +219,8 @@ def test_a_model_is_shipped_or_in_the_workspace_or_a_folder_or_a_file(run, vae, 
 def test_samples_come_from_the_best_prior_that_a_model_has(run, vae, tmp_path):
     prior = FullGaussian((12,)).fit(3 + torch.randn(100, 12, generator=torch.Generator().manual_seed(0)))
     prior.save(tmp_path / "models/saved_models/prior.safetensors")
-    faithful = (load_pretrained("faithful"), load_prior("flow"))
-    for name, (model, source) in {"saved_models": (vae, prior), "faithful": faithful}.items():
+    shipped = (load_pretrained("vector"), load_prior("vector_prior"))
+    for name, (model, source) in {"saved_models": (vae, prior), "vector": shipped}.items():
         run("sample", "--model", name, "-n", 2, "--seed", 1, "--out", f"new/{name}")
         with torch.no_grad():
             wanted = model.decode(source.sample(2, torch.Generator().manual_seed(1)))

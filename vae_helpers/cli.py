@@ -136,9 +136,8 @@ def sample(model: Model = None, n: Count = 64, seed: int = 0, out: Path | None =
 
     from .plots import image_grid, save_figure
 
-    vae, trained = _checkpoint(model).vae, folders().models / (model or "saved_models") / "prior.safetensors"
-    file = SHIPPED.get("flow" if model == "faithful" else f"{model}_prior", trained)
-    prior = models.StandardNormal(vae.latent_shape) if raw or not file.is_file() else models.load_prior(file)
+    vae = _checkpoint(model).vae
+    prior = models.StandardNormal(vae.latent_shape) if raw else models.load_prior(_path(model))
     z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed))
     images = models.decode_latents(vae, z, BATCH)
     if out is not None:
@@ -196,12 +195,16 @@ def walk(
 
 
 def _checkpoint(model: str | None) -> "models.Checkpoint":
-    """What --model says: shipped weights, else the newest of models/NAME, else of another folder, else a file."""
+    return models.load_checkpoint(_path(model), best_device())
+
+
+def _path(model: str | None) -> Path:
+    """What --model says: shipped weights, else models/NAME, else another folder, else a file."""
     path = SHIPPED.get(model, folders().models / (model or "saved_models"))
     path = path if model is None or path.exists() else Path(model)
     if model is not None and not path.exists():
         raise ValueError(f"--model {model}: no folder in models/, no file, and not one of {', '.join(sorted(SHIPPED))}")
-    return models.load_checkpoint(path, best_device())
+    return path
 
 
 def _save_images(images, folder: Path, names: Sequence[str]) -> None:

@@ -36,16 +36,25 @@ def test_a_file_is_loaded_whatever_its_name(tmp_path, suffix):
     assert same_weights(loaded, vae) and loaded.crop == "box"
 
 
-def test_a_folder_stands_for_its_newest_checkpoint_and_its_prior(tmp_path):
+def test_a_folder_stands_for_its_newest_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="train first"):
         load_pretrained(tmp_path)
     for epoch in (2, 10):
         save_checkpoint(checkpoint_path(tmp_path, epoch), Checkpoint(tiny_vae(seed=epoch), epoch))
     assert same_weights(load_pretrained(tmp_path), tiny_vae(seed=10))
-    with pytest.raises(FileNotFoundError, match=r"prior\.safetensors"):
+
+
+def test_the_prior_of_a_vae_is_the_one_beside_it_or_the_standard_normal(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train first"):
         load_prior(tmp_path)
-    FullGaussian((4,)).fit(torch.randn(50, 4)).save(tmp_path / "prior.safetensors")
-    assert isinstance(load_prior(tmp_path), FullGaussian)
+    save_checkpoint(checkpoint_path(tmp_path, 1), Checkpoint(tiny_vae()))
+    save_checkpoint(tmp_path / "mine.safetensors", Checkpoint(tiny_vae()))
+    for vae, beside in ((tmp_path, "prior"), (tmp_path / "mine.safetensors", "mine_prior")):
+        prior = load_prior(vae)
+        assert isinstance(prior, StandardNormal) and prior.latent_shape == (4,)
+        FullGaussian((4,)).fit(torch.randn(50, 4)).save(tmp_path / f"{beside}.safetensors")
+        assert isinstance(load_prior(vae), FullGaussian)
+    assert isinstance(load_prior("vector"), FullGaussian)
 
 
 def test_a_grown_vae_serves_at_56_and_at_112_with_the_same_latents_and_pictures(tmp_path):
@@ -88,11 +97,9 @@ def test_what_means_nothing_is_refused_with_what_there_is(load):
         load("somebody/dogs")
 
 
-def test_a_prior_is_no_vae_and_a_vae_no_prior():
-    with pytest.raises(ValueError, match=r"flow.*a prior, which load_prior reads"):
-        load_pretrained("flow")
-    with pytest.raises(ValueError, match=r"'vector' is not a prior \(load_pretrained reads VAEs"):
-        load_prior("vector")
+def test_weights_that_are_of_no_vae_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"vector_prior.*a prior, which load_prior reads"):
+        load_pretrained("vector_prior")
     for load in (load_pretrained, load_prior):
         with pytest.raises(ValueError, match="dog_features"):
             load("dog_features")

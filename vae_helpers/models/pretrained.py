@@ -30,13 +30,17 @@ def load_pretrained(x: str | Path, image_size: int | None = None) -> BaseVAE:
 
 
 def load_prior(x: str | Path) -> Prior:
-    """The prior that `x` names, in float32 and eval mode on the CPU.
+    """The prior that `x` names, in float32 and eval mode on the CPU; of a VAE the one that belongs to it.
 
-    x: as in `load_pretrained`; of a folder its prior.safetensors. Raises the same errors.
+    x: as in `load_pretrained`. To a VAE belongs NAME_prior.safetensors beside its file, or prior.safetensors in its folder;
+    where there is none, N(0, I). Raises the same errors.
     """
     path = _find(x)
-    path = path / "prior.safetensors" if path.is_dir() else path
-    state, metadata = load_weights(path)
+    beside = path / "prior.safetensors" if path.is_dir() else path.with_name(f"{path.stem}_prior.safetensors")
+    path = beside if beside.is_file() else path
+    state, metadata = load_weights(path) if path.suffix == ".safetensors" else ({}, {})
+    if "prior" not in metadata:
+        return StandardNormal(load_pretrained(x).latent_shape)
     kinds = {kind.__name__: kind for kind in (StandardNormal, FullGaussian, GaussianMixture, LatentFlow)}
     try:
         kind, arguments = kinds[metadata["prior"]], metadata["arguments"]
@@ -45,7 +49,7 @@ def load_prior(x: str | Path) -> Prior:
             state |= {"means": state.pop("mean")[None], "weights": torch.ones(1)}
         return load_network(lambda: kind(**arguments), state)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{str(x)!r} is not a prior (load_pretrained reads VAEs): {error}") from None
+        raise ValueError(f"{str(x)!r} is not a prior that is known here: {error}") from None
 
 
 def _find(x: str | Path) -> Path:
