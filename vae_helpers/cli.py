@@ -18,7 +18,10 @@ from .files import WEIGHTS, write_file
 SHIPPED = {path.stem: path for path in WEIGHTS.glob("*.safetensors")}
 BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
 _MODEL = "NAME in models/, weights that come with the project, or a file; the newest of models/saved_models when left out."
-_CROP = "How a square is cut out; --crop alone means box. Left out: as VAE_CROP says for split, else as the model's."
+_CROP = (
+    "How a square is cut out: head is around the dog's head, marked or found; --crop alone means box. "
+    "Left out: as VAE_CROP says for split, else as the model's."
+)
 Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 Model = Annotated[str | None, tyro.conf.arg(help=_MODEL)]
 Crop = Annotated[Literal["none", "center", "box", "head"] | None, tyro.conf.arg(help=_CROP)]
