@@ -21,10 +21,9 @@ def test_a_new_spatial_vae_is_linear_until_its_curve_has_learned_something():
 def test_attention_is_the_average_over_what_each_position_looks_at():
     torch.manual_seed(0)
     attention, x = Attention(8, 4), torch.randn(2, 8, 3, 5)
-    attention_weights = attention.attention_weights(x)
-    torch.testing.assert_close(attention_weights.sum(2), torch.ones(2, 15))
-    values = attention.value(attention.norm(x).flatten(2).transpose(1, 2))
-    by_hand = x + attention.out(attention_weights @ values).transpose(1, 2).unflatten(2, (3, 5))
+    rows = attention.norm(x).flatten(2).transpose(1, 2)
+    weights = (attention.query(rows) @ attention.key(rows).transpose(1, 2) / 8**0.5).softmax(2)
+    by_hand = x + attention.out(weights @ attention.value(rows)).transpose(1, 2).unflatten(2, (3, 5))
     torch.testing.assert_close(attention(x), by_hand)
 
 

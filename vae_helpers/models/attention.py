@@ -42,12 +42,6 @@ class Attention(nn.Module):
         gathered = F.scaled_dot_product_attention(self.query(rows), self.key(rows), self.value(rows))
         return x + self.out(gathered).transpose(1, 2).reshape(x.shape)
 
-    def attention_weights(self, x: Tensor) -> Tensor:
-        """How much each position (second axis) takes from each other (third): (B, H·W, H·W), every row sums to 1."""
-        rows = self.norm(x).flatten(2).transpose(1, 2)
-        scores = self.query(rows) @ self.key(rows).transpose(1, 2)
-        return (scores.float() / rows.shape[2] ** 0.5).softmax(2)
-
 
 def downsample(channels: int) -> nn.Sequential:
     """(B, C, H, W) -> (B, C, H/2, W/2): a convolution that looks at every second pixel, padded at the right and below."""
