@@ -54,7 +54,15 @@ def test_dogs_may_have_a_name(monkeypatch, tmp_path, word):
 
 def test_a_folder_of_dogs_is_looked_for_from_here_and_then_from_the_project(monkeypatch, tmp_path):
     monkeypatch.chdir(PROJECT / "notebooks")
-    for word, path in (("solutions", "notebooks/solutions"), (" tests/slow ", "tests/slow"), ("no/such", None)):
+    for word in ("https://example.com/dogs.zip", "TOY", "'Stanford-Dogs'"):
+        monkeypatch.setenv("DOGS", word)
+        assert dogs_wanted() == (word if "://" in word else word.lower().strip("'"))
+    for word, path in (
+        ("solutions", "notebooks/solutions"),
+        (" tests/slow ", "tests/slow"),
+        ("no/such", None),
+        ('"solutions"', "notebooks/solutions"),
+    ):
         monkeypatch.setenv("DOGS", word)
         assert dogs_wanted() == str(PROJECT / (path or "notebooks/no/such"))
 

@@ -52,11 +52,12 @@ def _project() -> Path:
 
 def dogs_wanted() -> str | None:
     """What DOGS says, for `resolve_source`: a name, or a folder as an absolute path; None when it says nothing."""
-    word = os.environ.get("DOGS", "").strip()
-    if word and word not in NAMED_DOGS:
-        paths = [(start / os.path.expanduser(word)).resolve() for start in (Path.cwd(), _project())]  # noqa: PTH111 (~nobody)
-        return str(next((path for path in paths if path.is_dir()), paths[0]))
-    return word or None
+    word = os.environ.get("DOGS", "").strip().strip("'\"")
+    if not word or word in NAMED_DOGS or "://" in word:
+        return word or None
+    paths = [(start / os.path.expanduser(word)).resolve() for start in (Path.cwd(), _project())]  # noqa: PTH111 (~nobody)
+    there = [str(path) for path in paths if path.is_dir()]
+    return next(iter(there), word.lower() if word.lower() in NAMED_DOGS else str(paths[0]))
 
 
 def crop_wanted() -> str:

@@ -23,6 +23,7 @@ from vae_helpers.config import Folders
 from vae_helpers.data import (
     BOXES,
     COLLECTIONS,
+    LEAST,
     breeds_of,
     ensure_split,
     fetch_photos,
@@ -428,11 +429,42 @@ def test_a_folder_is_looked_for_from_here_and_from_home(monkeypatch, tmp_path):
         assert resolve_source(kind("~/dogs of home"), Folders(tmp_path)) == tmp_path / "home" / "dogs of home"
 
 
-@pytest.mark.parametrize("name", ["no/such/dogs", "Stanford-Dogs", "dog.jpg", "~nobody/dogs", ""])
+@pytest.mark.parametrize("name", ["no/such/dogs", "Stanford-Dogs-2", "~nobody/dogs", ""])
 def test_dogs_that_are_not_there_are_an_error_that_lists_the_names(monkeypatch, tmp_path, name):
     monkeypatch.chdir(write_files(tmp_path, ["dog.jpg"]))
     with pytest.raises(FileNotFoundError, match=f"'{name}': no such folder.*toy, oxford-pets, stanford-dogs"):
         resolve_source(name, Folders(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("dog.jpg", "'dog.jpg': a file: give the folder with the images"),
+        ("dogs.zip", "'dogs.zip': a file: .*unpack it first"),
+        ("https://example.com/dogs", "an address: download what is there"),
+    ],
+)
+def test_what_is_no_folder_is_named_for_what_it_is(monkeypatch, tmp_path, word, said):
+    monkeypatch.chdir(write_files(tmp_path, ["dog.jpg", "dogs.zip"]))
+    with pytest.raises(FileNotFoundError, match=said):
+        resolve_source(word, Folders(tmp_path))
+
+
+@pytest.mark.parametrize("word", ["TOY", " Toy ", "'toy'", '"toy"'])
+def test_names_of_dogs_may_be_written_in_any_case_and_in_quotes(monkeypatch, tmp_path, word):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_source(word, Folders(tmp_path), 3) == tmp_path / "data" / "toy_dogs"
+    write_files(tmp_path / "My dogs", ["1.jpg"])
+    assert resolve_source('"My dogs"', Folders(tmp_path)) == tmp_path / "My dogs"
+
+
+def test_a_folder_that_is_too_small_for_the_chapters_is_refused_before_anything_is_split(tmp_path):
+    folder, where = write_files(tmp_path / "few", [f"{i}.jpg" for i in range(LEAST - 1)]), Folders(tmp_path)
+    with pytest.raises(ValueError, match=f"{LEAST - 1} images in .*few' are too few: it takes {LEAST} at least"):
+        ensure_split(where, folder)
+    assert not where.train.exists()
+    write_files(folder, ["one more.jpg"])
+    assert len(ensure_split(where, folder).test) == 3
 
 
 def test_a_split_of_photos_by_name_keeps_breeds_and_boxes_until_other_dogs_are_asked_for(server, tmp_path, capsys):

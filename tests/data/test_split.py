@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import tempfile
 from collections import Counter
 from itertools import count
@@ -151,7 +152,12 @@ def test_groups_are_never_torn_apart_and_nothing_is_lost(tmp_path, stratify):
         ({"crop": "middle"}, "crop='middle' is not one of none, center, box, head"),
         ({"groups": [["00.jpg", "gone.jpg"]]}, r"'gone\.jpg' in `groups`"),
         ({"groups": [["00.jpg", "01.jpg"], ["01.jpg", "02.jpg"]]}, r"'01\.jpg' in `groups`"),
-        *(({"test_size": size}, f"test_size={size} does not go") for size in (0, 10, -1, 0.0, 1.0, 1.5, float("nan"))),
+        *(
+            ({"test_size": size}, f"test_size={size}, .* does not go")
+            for size in (0, 10, -1, 0.0, 1.0, 1.5, 0.999, float("nan"))
+        ),
+        *(({"random_state": seed}, f"random_state={seed} does not .* a seed from 0 to 4294967295") for seed in (-1, 10**20)),
+        ({"groups": [NAMES]}, r"does not go with 1 images \(those that must be on one side count as one\)"),
     ],
     ids=str,
 )
@@ -162,6 +168,34 @@ def test_what_cannot_be_split_is_an_error_before_anything_is_written(tmp_path, w
     with pytest.raises(ValueError, match=reason):
         split_dataset(**{name: tmp_path / value if name.endswith("dir") else value for name, value in given.items()})
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (["train", "val", "test"], "test, train, val"),
+        (["training", "validation"], "training, validation"),
+        (["images/Train/pug", "images/Testing/pug"], "Testing, Train"),
+        (["dogs/train", "cats/train", "dogs/test", "cats/test"], "test, train"),
+    ],
+)
+def test_that_a_folder_is_split_already_is_said(tmp_path, folders, named):
+    source = write_files(tmp_path / "source", [f"{folder}/{i}.jpg" for folder in folders for i in range(5)])
+    with pytest.warns(UserWarning, match=rf"source' is split already \({named}\).*mixed.* give its training folder alone"):
+        split_dataset(source, tmp_path / "train", tmp_path / "test")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names are paths there")
+def test_names_that_are_paths_on_another_system_are_passed_over_by_name_and_the_next_split_works(tmp_path):
+    good, bad = [f"{i}.jpg" for i in range(9)], ["z:colon?.jpg", "C:\\Users\\me\\dog.1.jpg", "a\\..\\up.jpg"]
+    source = write_files(tmp_path / "source", [*good, *bad])
+    for seed in (1, 2):
+        with pytest.warns(UserWarning, match=r"'z:colon\?.jpg' \(a path and no name on other systems: rename it\)") as caught:
+            split = split_dataset(source, tmp_path / "train", tmp_path / "test", random_state=seed)
+        assert all(repr(name) in str(caught[0].message) for name in bad)
+        assert (
+            sorted(split.train + split.test) == good == sorted(find_images(tmp_path / "train") + find_images(tmp_path / "test"))
+        )
 
 
 @pytest.mark.parametrize("in_the_way", ["breed/7.jpg", "breed"])
@@ -315,6 +349,7 @@ def test_a_split_that_is_there_is_kept_unless_dogs_are_named(tmp_path, capsys):
     before = tree(tmp_path)
     assert ensure_split(where, n_toy_dogs=30) == first and tree(tmp_path) == before
     assert "Using the split of 'toy_dogs' that is there: 8 + 2 images." in capsys.readouterr().out
-    mine = ensure_split(where, str(write_files(tmp_path / "mine", NAMES)), "center")
-    assert sorted(mine.train + mine.test) == NAMES
+    names = [f"{i:02d}.jpg" for i in range(12)]
+    mine = ensure_split(where, str(write_files(tmp_path / "mine", names)), "center")
+    assert sorted(mine.train + mine.test) == names
     assert ensure_split(where) == mine and read_manifest(where.train)["crop"] == "center"

@@ -7,6 +7,7 @@ from .heads import Head as Head, NoHead as NoHead, find_head as find_head
 from .images import DogImages as DogImages, load_images as load_images, split_validation as split_validation
 from .photos import (
     COLLECTIONS as COLLECTIONS,
+    LEAST as LEAST,
     ensure_split as ensure_split,
     fetch_photos as fetch_photos,
     resolve_source as resolve_source,

@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath
 LEAST_IMAGES = 3
 """Images in the smallest folder that is taken for a breed."""
 _IMAGENET_ID = re.compile(r"(n\d{8})(?!\d)[-_ ]*(.*?)[-_ ]*\d*")  # an ImageNet class, its words, the number of an image
-_NO_BREED = re.compile(r"([\d\W_]|train(ing)?|test(ing)?|val(id(ation)?)?)*", re.IGNORECASE)
+PART = re.compile(r"(train|test|val)(ing|id|idation)?", re.IGNORECASE)
+"""Folders that are parts of a split."""
+_NO_BREED = re.compile(rf"([\d\W_]|{PART.pattern})*", re.IGNORECASE)
 
 _IMAGENET_DOGS = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("imagenet_dogs.txt").read_text("utf-8").splitlines()

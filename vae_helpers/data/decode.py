@@ -1,6 +1,7 @@
 """Which files are pictures, and what is in them: one file in, pixels out, or the reason why not."""
 
 import contextlib
+import importlib
 import io
 import math
 import re
@@ -17,9 +18,7 @@ from .crops import BOX_OF, Box, Crop, check_crop, square_around
 from .heads import HEAD_UP, INPUT, NO_HEAD, NoHead, find_head
 
 with contextlib.suppress(ImportError):  # where someone has it, for the HEIC files of phones
-    from pillow_heif import register_heif_opener
-
-    register_heif_opener()
+    importlib.import_module("pillow_heif").register_heif_opener()
 Image.init()
 MIN_SIDE = 8
 """Pixels across the smallest picture that is used: less is a speck, such as web pages hide in their text."""
@@ -29,7 +28,6 @@ _NOT_READ = {  # how files begin -> what they are, where it helps to know
     rb"....ftypavi": "an AVIF picture, which this Pillow cannot read: save it as .jpg, or update pillow",
     rb"....ftyp(he|mif|msf)": "a HEIC picture: save it as .jpg, or pip install pillow-heif, which reads it",
     rb"....ftyp": "a film",
-    rb"....JXL |\xff\n": "a JPEG XL picture: save it as .jpg",
 }
 
 
@@ -89,9 +87,8 @@ def _square_pixels(image: Image.Image, image_size: int, crop: Crop, box: Box | N
     part = min(box[2] - box[0], box[3] - box[1]) if box else 0.25 if crop == "head" else 1
     enough = round(8 * image_size / max(part, 0.01))
     image.draft("RGB", (enough, enough))  # a large JPEG is decoded at a fraction of its size
-    allowed = Image.MAX_IMAGE_PIXELS
-    if math.prod(image.size) > allowed or math.prod(size) > 3 * allowed:
-        raise ValueError(f"{size[0]} x {size[1]} pixels is more than the {allowed:,} allowed")
+    if max(math.prod(image.size), math.prod(size) // 3) > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{size[0]} x {size[1]} pixels is more than the {Image.MAX_IMAGE_PIXELS:,} allowed")
     ImageOps.exif_transpose(image, in_place=True)
     image = _as_srgb(image)
     if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel; convert() would clip it to white

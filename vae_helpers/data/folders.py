@@ -1,5 +1,6 @@
 """What images a folder holds: all that are found in it, or those that a split put there; and which of them cannot be read."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..files import is_safe_path
+from ..files import is_safe_path, read_file
 from .crops import check_boxes, check_crop
 from .heads import NO_HEAD
 
@@ -26,18 +27,21 @@ def find_images(folder: str | Path) -> list[str]:
 
     An image is a file with one of IMAGE_SUFFIXES, or one without a suffix that begins as pictures do. The order, and so every
     seeded choice made from it, is the same on every machine. Hidden files and folders are passed over and links to folders
-    are not followed. One warning names folders that cannot be opened. Raises FileNotFoundError for a folder that is not one,
-    ValueError when there is no image in it.
+    are not followed. One warning names folders that cannot be opened, and files whose names are paths on another system
+    (`C:\\dog.jpg`). Raises FileNotFoundError for a folder that is not one, ValueError when there is no image in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {str(folder)!r} (looked in {str(Path.cwd())!r}): give the one with the images")
+        raise FileNotFoundError(f"no folder {str(folder)!r} (here: {str(Path.cwd())!r}): split first, or give one with images")
     found, errors = [], []
     for root, below, files in os.walk(folder, onerror=errors.append):
         below[:] = [name for name in below if not name.startswith(".")]
         found += [Path(root, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
     images = [name for name in found if _is_picture(folder / name)]
+    unsafe = {name for name in images if not is_safe_path(name)}
+    images = [name for name in images if name not in unsafe]
     unread = [f"folder {str(error.filename)!r} ({error.strerror})" for error in errors]
+    unread += [f"{name!r} (a path and no name on other systems: rename it)" for name in sorted(unsafe)[:MOST_NAMED]]
     if unread:
         warnings.warn(f"passed over in {str(folder)!r}: {'; '.join(unread)}", stacklevel=2)
     if not images:
@@ -50,11 +54,9 @@ def find_images(folder: str | Path) -> list[str]:
 def _is_picture(path: Path) -> bool:
     if path.suffix:
         return bool(IMAGE_SUFFIXES.fullmatch(path.suffix))
-    try:
-        with path.open("rb") as file:
-            return path.is_file() and bool(_BEGINNINGS.match(file.read(12)))
-    except OSError:
-        return False
+    with contextlib.suppress(OSError, ValueError):  # gone, not for us to read, or no file
+        return bool(_BEGINNINGS.match(read_file(path)))
+    return False
 
 
 def file_stamp(path: Path) -> tuple[int, int]:

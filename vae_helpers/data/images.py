@@ -72,11 +72,11 @@ def load_images(
             raise ValueError(f"{name}={value} must be at least 1")
     folder = Path(folder).resolve()
     manifest = read_manifest(folder)
-    names = names_to_read(folder, manifest)[:limit]
+    names = names_to_read(folder, manifest)
     crop = crop or manifest.get("crop", "none")
     boxes = manifest.get("boxes") or (read_boxes(folder / BOXES) if crop in BOX_OF else {})
     check_crop(crop)
-    boxes = {name: boxes.get(name, {}).get(BOX_OF.get(crop)) for name in names}
+    boxes = {name: boxes.get(name, {}).get(BOX_OF.get(crop)) for name in names[:limit]}
     signature = _digest([_DECODER, image_size, crop, [(name, *file_stamp(folder / name), box) for name, box in boxes.items()]])
     place = f"{folder.name}-{_digest([str(folder), image_size, limit, crop])[:16]}.pixels"
     cache = Path(cache_dir, place) if cache_dir is not None else None
@@ -88,7 +88,7 @@ def load_images(
         if cache and for_good and read:
             _write_cache(cache, signature, *stored)
     pixels, read, skipped = stored
-    report_unreadable(skipped, len(names), folder)
+    report_unreadable(skipped, len(names) if read else len(boxes), folder)  # the first ones may be unlucky
     return DogImages(pixels, read, crop)
 
 
@@ -110,7 +110,7 @@ def _decode_all(
     pixels, read, errors = _empty_pixels(len(boxes), image_size), [], {}
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in `errors`
-        decoded = tqdm(pool.map(attempt, boxes), "decoding", len(boxes), unit="image", leave=False)
+        decoded = tqdm(pool.map(attempt, boxes), "decoding", len(boxes), unit="image", leave=False, disable=None)
         for name, image in zip(boxes, decoded, strict=True):
             if isinstance(image, Exception):
                 errors[name] = image
@@ -157,5 +157,7 @@ def _write_cache(cache: Path, signature: str, pixels: Tensor, names: list[str], 
 
 def split_validation(images: DogImages, fraction: float = 0.1, random_state: int = 42) -> tuple[DogImages, DogImages]:
     """(what to train on, validation): a seeded tenth of the training images, for every choice made while training."""
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} images cannot be shared by training and validation: it takes 2 at least")
     train, validation = train_test_split(range(len(images)), test_size=fraction, random_state=random_state)
     return images.take(sorted(train)), images.take(sorted(validation))

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -30,26 +31,33 @@ if TYPE_CHECKING:
 REGISTRIES = Path(__file__).parent
 """Where <name>.txt tells of a collection, as pooch reads it: a comment on whose it is, then each archive, checksum, address."""
 ABOUT = "ABOUT.txt"  # beside photos that were fetched: a copy of that; the last file to be written
+LEAST = 12
+"""Images in the smallest folder with which every chapter runs."""
 NOT_A_JPEG = "n02105855-Shetland_sheepdog/n02105855_2933.jpg"  # the one file of Stanford Dogs that is left out: a PNG
 
 
-def resolve_source(dogs: str | Path, where: "Folders", n_toy_dogs: int = 4096) -> Path:
+def resolve_source(dogs: str | Path, where: "Folders", n_toy_dogs: int = 4096, least: int = 0) -> Path:
     """The folder of the dogs that are meant: "toy" (drawn when they are not there), "oxford-pets" or "stanford-dogs"
-    (fetched when they are not there), or a folder.
+    (fetched when they are not there), in any case, or a folder; quotes around it are left out.
 
-    Raises FileNotFoundError for a folder that is not there, OSError when dogs cannot be fetched, ValueError for an archive
-    that is not safe to unpack.
+    Raises FileNotFoundError for a folder that is not there, ValueError for one with fewer than `least` images, OSError when
+    dogs cannot be fetched, ValueError for an archive that is not safe to unpack.
     """
-    if str(dogs) == "toy":
+    word = str(dogs).strip().strip("'\"")
+    path = Path(os.path.expanduser(word)).resolve()  # noqa: PTH111 (Path's raises for ~ and a name nobody has)
+    name = word if path.is_dir() else word.lower()
+    if name == "toy":
         write_toy_dogs(where.toy_dogs, n_toy_dogs)
         return where.toy_dogs
-    if str(dogs) in COLLECTIONS:
-        return fetch_photos(str(dogs), where.photos)
-    path = Path(os.path.expanduser(dogs)).resolve()  # noqa: PTH111 (Path's raises for ~ and a name nobody has)
-    if not str(dogs) or not path.is_dir():
-        raise FileNotFoundError(
-            f"{str(dogs)!r}: no such folder (looked in {str(Path.cwd())!r}), and not one of toy, {', '.join(COLLECTIONS)}"
-        )
+    if name in COLLECTIONS:
+        return fetch_photos(name, where.photos)
+    if not word or not path.is_dir():
+        wrong = f"no such folder (looked in {str(Path.cwd())!r}), and not one of toy, {', '.join(COLLECTIONS)}"
+        wrong = "a file: give the folder with the images (of an archive: unpack it first)" if path.is_file() else wrong
+        wrong = "an address: download what is there, unpack it, and give the folder" if "://" in word else wrong
+        raise FileNotFoundError(f"{word!r}: {wrong}")
+    if least and (n := len(find_images(path))) < least:
+        raise ValueError(f"{n} images in {word!r} are too few: it takes {least} at least, and some hundreds to learn from")
     return path
 
 
@@ -62,7 +70,7 @@ def ensure_split(where: "Folders", dogs: str | Path | None = None, crop: Crop = 
     if dogs is None and train.get("complete") and test.get("complete"):
         print(f"Using the split of {train['source']!r} that is there: {len(train['files'])} + {len(test['files'])} images.")
         return Split(train["files"], test["files"])
-    return split_dataset(resolve_source(dogs or "toy", where, n_toy_dogs), where.train, where.test, crop=crop)
+    return split_dataset(resolve_source(dogs or "toy", where, n_toy_dogs, LEAST), where.train, where.test, crop=crop)
 
 
 def fetch_photos(name: str, photos_dir: Path) -> Path:
@@ -104,7 +112,7 @@ def _download(registry: str, folder: Path) -> Iterator[Path]:
     fetcher = pooch.create(folder, "", retry_if_failed=3)
     fetcher.load_registry(io.StringIO(registry))
     # a server may not unpack on its way what is to be compared with a checksum
-    get = pooch.HTTPDownloader(progressbar=True, headers={"Accept-Encoding": "identity"})
+    get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), headers={"Accept-Encoding": "identity"})
     for name, checksum in fetcher.registry.items():
         try:
             fetcher.fetch(name, downloader=get)

@@ -5,11 +5,13 @@ photos on disk → split_dataset → data/train/dogs, data/test/dogs, each with 
 
 import contextlib
 import json
+import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from itertools import permutations
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import torch
@@ -17,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from tqdm.contrib.concurrent import thread_map
 
 from ..files import atomic_write, lock_folder, read_file, reason, remove_stale_temp_files, write_file
-from .breeds import LEAST_IMAGES, breeds_of
+from .breeds import LEAST_IMAGES, PART, breeds_of
 from .crops import BOXES, Box, Crop, check_crop, read_boxes
 from .decode import decode_image
 from .folders import MANIFEST, file_stamp, find_images, read_manifest, report_unreadable
@@ -67,6 +69,10 @@ def split_dataset(
     names, boxes = find_images(source), read_boxes(source / BOXES)
     without_head = _find_heads(source, names, boxes) if crop == "head" else []
     names = [name for name in names if name not in without_head]
+    parts = sorted({part for name in names for part in PurePosixPath(name).parts[:-1] if PART.fullmatch(part)})
+    if len(parts) > 1:
+        split_already = f"{str(source)!r} is split already ({', '.join(parts)}), and all of it is mixed and split anew"
+        warnings.warn(f"{split_already}: to keep its test images apart, give its training folder alone", stacklevel=2)
     train, test = _choose(source, names, groups, stratify, test_size, random_state)
     about = {"source": source.name, "test_size": test_size, "random_state": random_state, "stratify": stratify, "crop": crop}
     about |= {"without_head": without_head} if without_head else {}
@@ -93,11 +99,15 @@ def _choose(
             f"cannot put a share of every breed aside in {str(source)!r}: that of {breeds.count(None)} images is not known "
             f"(a breed is a folder with {LEAST_IMAGES} images at least, beside others). Leave stratify out"
         )
+    n_test = math.ceil(test_size * len(units)) if 0 < test_size < 1 else test_size
+    if not isinstance(n_test, int) or not 0 < n_test < len(units) or not 0 <= random_state < 2**32:
+        what = f"{len(units)} images (those that must be on one side count as one)"
+        allowed = "a fraction or a number of images that leaves some on both sides, and a seed from 0 to 4294967295"
+        raise ValueError(f"test_size={test_size}, random_state={random_state} does not go with {what}: give {allowed}")
     try:
         sides = train_test_split(units, test_size=test_size, random_state=random_state, stratify=breeds)
-    except ValueError as error:  # no fraction or number, or a side without images, or with fewer than there are breeds
-        what = f"{len(set(breeds))} breeds" if breeds else f"{len(units)} images or groups"
-        raise ValueError(f"test_size={test_size} does not go with {what}: {error}") from None
+    except ValueError as error:  # a side has fewer images than there are breeds
+        raise ValueError(f"test_size={test_size} does not go with {len(set(breeds or []))} breeds: {error}") from None
     return [sorted(name for unit in side for name in unit) for side in sides]
 
 
@@ -113,7 +123,8 @@ def _find_heads(source: Path, names: list[str], boxes: dict[str, dict[str, Box]]
         return head is not None and head.box
 
     unknown = [name for name in names if "head" not in boxes.get(name, {})]
-    found = dict(zip(unknown, thread_map(find, unknown, desc="finding heads", unit="image", leave=False, delay=2), strict=True))
+    heads = thread_map(find, unknown, desc="finding heads", unit="image", leave=False, delay=2, disable=None)
+    found = dict(zip(unknown, heads, strict=True))
     boxes |= {name: boxes.get(name, {}) | {"head": box} for name, box in found.items() if isinstance(box, tuple)}
     without = [name for name, box in found.items() if not box]
     report_unreadable(dict.fromkeys(without, NO_HEAD), len(names), source)
@@ -161,5 +172,5 @@ def _copy_all(source: Path, folder: Path, names: list[str]) -> list[tuple[str, s
             os.utime(partial, ns=(info.st_atime_ns, info.st_mtime_ns))
         return None
 
-    copied = thread_map(copy, names, max_workers=8, desc="copying", unit="image", leave=False, delay=2)
+    copied = thread_map(copy, names, max_workers=8, desc="copying", unit="image", leave=False, delay=2, disable=None)
     return [(name, why) for name, why in zip(names, copied, strict=True) if why]
