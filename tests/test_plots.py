@@ -84,9 +84,10 @@ def test_labels_stand_in_the_middle_of_their_row_and_captions_of_their_column(n_
     assert axes.get_yticks().tolist() == [6, 16, 26, 36][:n_rows]
 
 
-def test_rows_of_unequal_length_are_an_error():
-    with pytest.raises(RuntimeError, match="equal size"):
-        image_rows({"six": PIXELS, "five": PIXELS[:5]}, "A title")
+def test_a_shorter_row_ends_in_white():
+    shown = picture(image_rows({"six": PIXELS, "five": PIXELS[:5], "signed": to_float(PIXELS[:1])}, "A title"))
+    assert shown.shape == (32, 62, 3) and np.array_equal(shown[12:20, 42:50], PIXELS[4].permute(1, 2, 0))
+    assert (shown[12:20, 50:] == 255).all() and (shown[22:, 10:] == 255).all()
 
 
 def test_a_grid_goes_row_by_row_and_ends_in_white():

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.utils import make_grid
 
 from .files import write_file
@@ -26,11 +27,11 @@ _TEXT = {"color": INK, "parse_math": False}
 
 
 def image_rows(rows: Mapping[str, Tensor], title: str, captions: Sequence[str] = (), scale: float = 1.6) -> Figure:
-    """Rows of images, one label each, all of equal length. captions: one text under each column.
+    """Rows of images, one label each; a shorter one ends in white. captions: one text under each column.
 
     rows: label -> (B, 3, S, S). scale: picture pixels per image pixel at 80 dpi.
     """
-    images = torch.stack([as_uint8(row) for row in rows.values()])
+    images = pad_sequence([as_uint8(row) for row in rows.values()], batch_first=True, padding_value=255)
     figure, axes = _sheet_figure(image_sheet(images.flatten(0, 1), images.shape[1]), scale, title, left=1.2)
     places = (images.shape[-1] + _GAP) * (np.arange(max(images.shape[:2])) + 0.5) + _GAP / 2
     axes.set_yticks(places[: len(rows)], list(rows), fontsize=9, **_TEXT)

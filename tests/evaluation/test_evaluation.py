@@ -80,10 +80,18 @@ def test_without_labels_nothing_is_said_of_factors():
     assert "factor_r2" not in evaluation(labels=None).metrics
 
 
-def test_too_few_images_are_refused():
-    with pytest.raises(ValueError, match="48 train and 15 test images: an evaluation needs at least 16 of each"):
-        evaluation(test=TEST[:15])
-    assert evaluation(test=TEST[:16]).metrics["n_images"] == 16
+@pytest.mark.parametrize("n", [2, 3, 8, 11, 12])
+def test_of_few_images_what_can_be_measured_is_and_the_rest_says_what_it_needs(tmp_path, n):
+    found = evaluation(test=TEST[:n])
+    left_out = {name: least for name, least in {"factor_r2": 8, "samples": 12}.items() if n < least}
+    assert found.metrics["n_images"] == n and {"factor_r2", "samples"} - found.metrics.keys() == left_out.keys()
+    verdicts = " ".join(write_report(found, tmp_path))
+    assert (f"at least 12 test images, and there are {n}" in verdicts) == (n < 12)
+
+
+def test_a_single_image_is_refused():
+    with pytest.raises(ValueError, match="48 train and 1 test images: an evaluation needs at least 2 of each"):
+        evaluation(test=TEST[:1], labels=None)
 
 
 class Page(HTMLParser):

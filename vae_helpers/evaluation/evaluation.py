@@ -16,7 +16,7 @@ from .metrics import EvalMetrics, aggregate_posterior_gap, evaluate_vae, image_q
 from .probes import recover_factors
 from .sample_metrics import Extractor, extract_features, sample_metrics
 
-MIN_IMAGES = 16  # of train and of test
+MIN_IMAGES, FOR_FACTORS, FOR_SAMPLES = 2, 8, 12  # of train and of test; without enough of them the rest is measured
 N_FOR_BOUND, N_IMPORTANCE_SAMPLES = 200, 32  # images and samples of the bound: it decodes their product
 
 
@@ -24,9 +24,10 @@ N_FOR_BOUND, N_IMPORTANCE_SAMPLES = 200, 32  # images and samples of the bound: 
 class Evaluation:
     """What `evaluate` measured.
 
-    metrics: all numbers, plain values that JSON can hold; what could not be measured is left out. pictures: rows of images to
-    show, label -> images in [-1, 1]: 8 "reconstructions", 64 "samples", and "closest", the 8 samples that are closest to a
-    training image, pixel by pixel, with these.
+    metrics: all numbers, plain values that JSON can hold; what could not be measured is left out: labels with fewer than 8 test
+    images, comparisons of sets of images with fewer than 12. pictures: rows of images to show, label -> images in [-1, 1]: 8
+    "reconstructions", 64 "samples", and "closest", the 8 samples that are closest to a training image, pixel by pixel, with
+    these.
     """
 
     metrics: dict
@@ -47,7 +48,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on images it has not seen; the numbers do not depend on the batch size.
 
-    train, test: uint8 (N, 3, S, S), at least 16 of each; train only for baselines and neighbours, and to see whether its own
+    train, test: uint8 (N, 3, S, S), at least 2 of each; train only for baselines and neighbours, and to see whether its own
     images are reconstructed better. Of each a random part of `max_images` is taken (fewer above 56 x 56, so that memory grows
     by less than 2 GB); the closest pictures are looked for in all of train. beta: what it was trained with; at 0 there are no
     bounds and no linear VAE. labels: of the test images, name -> (N,). extractor: of the features that samples are compared in;
@@ -76,8 +77,9 @@ def evaluate(
         "image_quality": {"vae": asdict(image_quality(x_hat, test)), "pca": asdict(image_quality(x_hat_pca, test))},
         "prior_fraction_beyond": gap.fraction_beyond,
     }
-    metrics |= baseline | _by_factor(mu, labels or {}, chosen, seed)
-    metrics |= _samples(extractor or load_dog_features(), train, test, samples, x_hat, seed)
+    metrics |= baseline | _by_factor(mu, labels if labels and len(test) >= FOR_FACTORS else {}, chosen, seed)
+    if len(test) >= FOR_SAMPLES:
+        metrics |= _samples(extractor or load_dog_features(), train, test, samples, x_hat, seed)
     index, distance = nearest_images(samples[:64], all_train)
     order = distance.argsort()[:8]
     pictures = {
