@@ -172,7 +172,7 @@ def test_what_a_split_is_asked_for_it_does(run, tmp_path):
 def test_a_split_is_cropped_as_the_option_says_else_as_the_environment_says(run, tmp_path, monkeypatch, words, variable, crop):
     if variable:
         monkeypatch.setenv("VAE_CROP", variable)
-    run("split", *words, write_images(tmp_path / "photos", 10))
+    run("split", *words, write_images(tmp_path / "photos", 12))
     assert read_manifest(tmp_path / "data/train/dogs")["crop"] == crop
 
 
@@ -268,7 +268,13 @@ def test_a_walk_between_draws_follows_its_seed_and_way(run, vae, tmp_path):
         (("split", "no/such/folder"), "no/such/folder"),
         (("sample",), "train first"),
         (("walk",), "train first"),
-        (("train",), "no folder"),
+        (("train",), "split first"),
+        (("evaluate", "--model", "vector"), "split first"),
+        (("sample", "--model", "vector", "-n", 0), "-n 0: "),
+        (("sample", "--model", "vector", "-n", -3, "--out", "new"), "-n -3: "),
+        (("sample", "--model", "vector", "-n", 1001), "--out FOLDER"),
+        (("sample", "--model", "notes.txt", "--seed", 10**30), "notes.txt"),
+        (("split", "notes.txt"), "'notes.txt': a file: give the folder"),
         (("train", "--name", "vector"), "'vector'"),
         (("train", "--name", "../mine"), "'../mine'"),
         (("evaluate", "--model", "no_such"), "no_such"),
@@ -301,6 +307,54 @@ def test_debug_shows_where_an_error_happened(run):
 def test_a_run_that_ends_in_nan_is_an_error(refused, run, tmp_path, epochs):
     run("split", write_images(tmp_path / "photos", 40))
     assert "NaN" in refused("train", "--learning-rate", 1e30, "--epochs", epochs, *TINY)
+
+
+@pytest.mark.parametrize("rate", [5, 1e9])
+def test_a_run_that_only_gets_worse_stops_and_keeps_no_checkpoint_of_it(refused, run, tmp_path, rate):
+    run("split", write_images(tmp_path / "photos", 40))
+    said = refused("train", "--learning-rate", rate, "--epochs", 3, *TINY)
+    assert "in epoch 1 the validation error is" in said and "lower the learning_rate" in said
+    assert not list((tmp_path / "models").rglob("vae_model_epoch_*"))
+
+
+def test_a_number_of_images_may_be_put_aside(run, tmp_path, capsys):
+    run("split", write_images(tmp_path / "photos", 20), "--test-size", 5)
+    assert "15 training images, 5 test images" in capsys.readouterr().out
+
+
+def test_images_whose_names_fill_all_that_a_file_system_takes_come_back_under_shorter_ones(run, vae, tmp_path):
+    folder = tmp_path / "photos" / "puppies"
+    write_images(folder, 3)
+    for i, name in enumerate(("d" * 250, "d" * 249 + "e", "é" * 124)):
+        (folder / f"{i:02d}.png").rename(folder / f"{name}.png")
+    run("reconstruct", "photos", "--out", "back")
+    assert len(list((tmp_path / "back" / "puppies").glob("*.png"))) == 3
+
+
+def in_a_file(home: Path, *words, **environment) -> tuple[int, str]:
+    """How a command ends whose output goes to a file, and what the file then holds."""
+    with (home / "log").open("wb") as log:
+        command, env = (
+            [sys.executable, "-m", "vae_helpers", *map(str, words)],
+            os.environ | {"VAE_HOME": str(home)} | environment,
+        )
+        code = subprocess.run(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=home).returncode
+    return code, (home / "log").read_text(encoding="ascii")
+
+
+def test_in_a_file_each_epoch_is_a_line_with_the_time_that_is_left_and_nothing_else(run, tmp_path):
+    run("split", write_images(tmp_path / "photos", 40))
+    code, said = in_a_file(tmp_path, "train", "--epochs", 2, *TINY, "--network", "spatial", "--width", 8, VAE_BF16="0")
+    assert code == 0 and "\r" not in said
+    assert [line[:10] for line in said.splitlines()] == ["epoch  1/2", "epoch  2/2"]
+    assert all(word in said for word in ("train loss", "validation loss", "images/s", "left"))
+
+
+def test_letters_that_the_output_cannot_hold_are_escaped(tmp_path):
+    for name in ("狗", "狗 again"):
+        draw_dog(sample_factors(1)[0]).save(write_images(tmp_path / "photos", 0) / f"{name}.png")
+    code, said = in_a_file(tmp_path, "duplicates", "photos", PYTHONIOENCODING="ascii")
+    assert code == 0 and "1 pairs" in said and r"'\u72d7.png'" in said
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts")

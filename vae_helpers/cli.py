@@ -4,7 +4,9 @@
 """
 
 import math
+import os
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,13 +41,14 @@ def split(
 
     Args:
         dogs: a folder of images, or oxford-pets, stanford-dogs (fetched, once) or toy.
-        test_size: fraction of the images for testing.
+        test_size: fraction of the images for testing, or how many.
         random_state: seed of the split.
         stratify: put the same share of every breed aside.
         duplicates_together: keep pictures that are there twice on one side.
     """
     where = folders()
-    source = data.resolve_source(dogs, where)
+    source = data.resolve_source(dogs, where, least=data.LEAST)
+    test_size = int(test_size) if test_size.is_integer() else test_size
     images = data.load_images(source, cache_dir=where.cache) if duplicates_together else None
     groups = data.group_duplicates(data.find_duplicates(images)) if images else []
     options = {"stratify": stratify, "groups": groups, "crop": crop or crop_wanted()}
@@ -102,9 +105,7 @@ def train(
     vae.crop = learn.crop
     save_picture = evaluation.reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
     options = {"precision": precision_wanted(), "compile": compile_wanted()}
-    history = training.fit(vae, learn.pixels, validation.pixels, settings, where.models / name, save_picture, **options)
-    if not math.isfinite(history[-1]["validation_loss"]):
-        raise FloatingPointError("the loss is NaN or infinite at the end: lower --learning-rate, or compute with VAE_BF16=0")
+    training.fit(vae, learn.pixels, validation.pixels, settings, where.models / name, save_picture, **options)
 
 
 def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> None:
@@ -136,13 +137,16 @@ def sample(model: Model = None, n: Count = 64, seed: int = 0, out: Path | None =
         raw: draw from N(0, I) all the same.
     """
     import torch
+    from tqdm import tqdm
 
     from .plots import image_grid, save_figure
 
+    if n < 1 or (n > 1000 and out is None):
+        raise ValueError(f"-n {n}: a sheet shows from 1 to 1000 dogs; --out FOLDER writes any number above 0 as single files")
     vae = _checkpoint(model).vae
     prior = models.StandardNormal(vae.latent_shape) if raw else models.load_prior(_path(model))
     z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed))
-    images = models.decode_latents(vae, z, BATCH)
+    images = torch.cat([models.decode_latents(vae, part) for part in tqdm(z.split(BATCH), leave=False, disable=None)])
     if out is not None:
         return _save_images(images, out, [f"sample_{i:05d}" for i in range(n)])
     path = folders().outputs / "samples.png"
@@ -212,12 +216,18 @@ def _path(model: str | None) -> Path:
 
 def _save_images(images, folder: Path, names: Sequence[str]) -> None:
     for image, name in zip(images, names, strict=True):
-        write_file(folder / f"{name}.png", latent.png_bytes(image))
+        path = folder / f"{name}.png"
+        if len(os.fsencode(path.name)) > 255:  # bytes: no file system takes more
+            path = path.with_name(f"{path.name[:50]}~{zlib.crc32(os.fsencode(name)):08x}.png")
+        write_file(path, latent.png_bytes(image))
     print(f"wrote {len(images)} files to {folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; the one place where an exception becomes a sentence. Exits with 1 after it, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # letters that a terminal does not have
     words = list(sys.argv[1:] if argv is None else argv)
     for i in range(len(words), 0, -1):
         if words[i - 1] == "--crop" and words[i : i + 1] not in [[crop] for crop in CROPS]:
@@ -231,5 +241,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if "--debug" in words:
             raise
-        expected = isinstance(error, ValueError | OSError | FloatingPointError)
-        sys.exit(f"error: {error}" if expected else f"error: {type(error).__name__}: {error} (--debug shows where)")
+        foreseen = isinstance(error, ValueError | OSError | FloatingPointError)
+        hint = "" if foreseen else f" ({type(error).__name__}; --debug shows where)"
+        sys.exit(f"error: {' '.join(str(error).split())}{hint}")

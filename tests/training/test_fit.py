@@ -160,9 +160,27 @@ def test_a_compiled_network_learns_what_the_other_does(monkeypatch):
     seen, real = [], torch.compile
     monkeypatch.setattr(torch, "compile", lambda module: seen.append(module) or real(module, backend="eager"))
     compiled, other = trained(compile=True)
-    assert seen == [compiled] and list(compiled.state_dict()) == list(plain.state_dict())
+    assert seen[-1] is compiled and list(compiled.state_dict()) == list(plain.state_dict())
     for a, b in zip(history, other, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+
+
+def test_where_nothing_can_be_compiled_training_says_so_in_a_line_and_goes_on(monkeypatch, capsys):
+    def fails(module):
+        raise RuntimeError("no compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    _, history = trained(compile=True)
+    assert len(history) == len(plain_run()[1])
+    assert capsys.readouterr().out.splitlines()[0] == "torch.compile fails here (RuntimeError). Going on without it."
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"learning_rate": math.inf}, {"beta": math.inf}, {"beta": math.nan}, {"seed": 10**20}, {"seed": -1}]
+)
+def test_settings_that_are_not_finite_or_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.* must be "):
+        TrainingSettings(**wrong)
 
 
 # ---------------------------------------------------------------- steps that are not finite

@@ -60,8 +60,8 @@ def fit(
 
     In the history `train_*` are averages over the epoch as it was learned (z sampled, images flipped), `validation_*` are
     of the model as it was at the epoch's end (z sampled, always with the same noise).
-    Raises FloatingPointError when the gradient stays NaN or infinite, ValueError for images that do not fit, OSError when a
-    checkpoint cannot be written (those before it stay), BlockingIOError when another process writes in `checkpoint_dir`.
+    Raises FloatingPointError when the gradient or the loss is not finite, ValueError for images that do not fit, OSError when
+    a checkpoint cannot be written (those before it stay), BlockingIOError when another process writes in `checkpoint_dir`.
     """
     settings, accelerator = settings or TrainingSettings(), make_accelerator()
     _check(vae, train, validation, settings, accelerator)
@@ -77,10 +77,13 @@ def fit(
                 train = train.to(accelerator.device)  # it has room for them
             for epoch in range(len(state.history) + 1, settings.epochs + 1):
                 record = {"epoch": epoch} | train_epoch(state, train, epoch) | validate(state, validation)
+                if not (math.isfinite(record["validation_loss"]) and record["validation_recon"] < 100):  # 4: all pixels wrong
+                    found = f"in epoch {epoch} the validation error is {record['validation_recon']:.3g} (NaN, or no picture)"
+                    raise FloatingPointError(f"{found}: lower the learning_rate, or compute in float32 (VAE_BF16=0)")
                 state.history.append(record)
                 if writes:
                     save_epoch(folder, state)
-                accelerator.print(_line(record, settings.epochs))
+                accelerator.print(_line(record, settings.epochs), flush=True)
                 if on_epoch is not None and accelerator.is_main_process:
                     on_epoch(vae, record)
                 accelerator.wait_for_everyone()
@@ -95,7 +98,7 @@ def train_epoch(state: TrainState, pixels: Tensor, epoch: int) -> dict[str, floa
     totals, skipped, steps = torch.zeros(4, device=accelerator.device), 0, math.ceil(n / settings.batch_size)
     state.network.train()
     batches, title = epoch_batches(n, settings, epoch, state.vae.latent_shape), f"epoch {epoch}/{settings.epochs}"
-    bar = tqdm(batches, title, steps, leave=False, disable=not accelerator.is_main_process)
+    bar = tqdm(batches, title, steps, leave=False, disable=None if accelerator.is_main_process else True)
     for step, batch in enumerate(bar, (epoch - 1) * steps):
         losses, images, finite = train_step(state, pixels, batch, step, settings.epochs * steps)
         totals += images * torch.stack([*losses, torch.ones_like(losses.loss)]) if finite else 0
@@ -174,6 +177,12 @@ def _begin(vae: BaseVAE, settings: TrainingSettings, accelerator: Accelerator, p
     torch.backends.cudnn.benchmark = accelerator.device.type == "cuda"  # all batches have one size, or two
     vae.to(device=accelerator.device, memory_format=torch.channels_last)
     model = copy.deepcopy(vae) if settings.ema_decay else vae
+    if compile:
+        try:
+            torch.compile(torch.sin)(torch.ones(8, device=accelerator.device))
+        except Exception as error:  # there is no compiler, or it is broken in any way
+            accelerator.print(f"torch.compile fails here ({type(error).__name__}). Going on without it.")
+            compile = False
     network = accelerator.prepare(torch.compile(model) if compile else model)
     vae.load_state_dict(model.state_dict())
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
@@ -184,4 +193,6 @@ def _line(record: dict[str, float], epochs: int) -> str:
     losses = "  ".join(f"{name} loss {record[f'{name}_loss']:.4f}" for name in ("train", "validation"))
     parts = f"recon {record['validation_recon']:.4f}, kl {record['validation_kl']:5.1f} nats"
     skipped = f", {record['skipped_steps']} steps skipped: gradient not finite" if record["skipped_steps"] else ""
-    return f"epoch {record['epoch']:2d}/{epochs}  {losses} ({parts})  {record['images_per_second']:.0f} images/s{skipped}"
+    left = record["seconds"] * (epochs - record["epoch"]) / 60
+    speed = f"{record['images_per_second']:.0f} images/s, {left:.1f} minutes left"
+    return f"epoch {record['epoch']:2d}/{epochs}  {losses} ({parts})  {speed}{skipped}"

@@ -1,5 +1,6 @@
 """What a training run is made with."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -33,8 +34,9 @@ class TrainingSettings:
     """Order of the images, flips and noise follow from it."""
 
     def __post_init__(self) -> None:
-        positive, fractions = ("epochs", "batch_size", "learning_rate", "max_grad_norm"), ("kl_warmup", "ema_decay")
+        positive = ("epochs", "batch_size", "learning_rate", "max_grad_norm")
+        most = {"kl_warmup": 1, "ema_decay": 1, "seed": 2**32 - 1}
         for name, value in vars(self).items():
-            if not value >= 0 or (name in positive and value == 0) or (name in fractions and value > 1):
-                allowed = "positive" if name in positive else "from 0 to 1" if name in fractions else "at least 0"
-                raise ValueError(f"{name}={value} must be {allowed}")
+            if not 0 <= value < math.inf or (name in positive and value == 0) or value > most.get(name, math.inf):
+                allowed = "positive" if name in positive else f"from 0 to {most[name]}" if name in most else "at least 0"
+                raise ValueError(f"{name}={value} must be {allowed}, and finite")
