@@ -21,7 +21,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from PIL import Image
 
@@ -108,12 +108,17 @@ def encoded(picture: str, **options: object) -> str:
 
 
 def run(path: Path) -> nbformat.NotebookNode:
-    """Execute one notebook from top to bottom; raises CellExecutionError where a cell fails."""
+    """Execute one notebook from top to bottom with this Python; raises CellExecutionError where a cell fails."""
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(HERE)}}
     quiet = ["--log-level=ERROR"]
     client = TalkingClient(
-        notebook, timeout=None, resources=where, record_timing=False, extra_arguments=quiet
+        notebook,
+        timeout=None,
+        kernel_name="python3",  # Jupyter's name for the Python that runs this, whatever the file asks for
+        resources=where,
+        record_timing=False,
+        extra_arguments=quiet,
     )
     client.coalesce_streams = True
     client.execute()
@@ -121,6 +126,7 @@ def run(path: Path) -> nbformat.NotebookNode:
 
 
 def main(argv: list[str] | None = None) -> None:
+    sys.stdout.reconfigure(errors="backslashreplace")  # letters that the output does not have
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -159,7 +165,12 @@ def main(argv: list[str] | None = None) -> None:
 def make_dogs(paths: list[Path]) -> None:
     """Run these notebooks; keep each as a page and as a notebook in the workspace's outputs."""
     outputs = folders().outputs
-    outputs.mkdir(parents=True, exist_ok=True)
+    try:
+        outputs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(
+            f"cannot write in {str(outputs)!r} ({error.strerror}): set VAE_HOME to another folder"
+        )
     started = time.perf_counter()
     for path, notebook in run_all(paths):
         nbformat.write(notebook, outputs / path.name)
@@ -191,6 +202,12 @@ def run_all(paths: list[Path]) -> Iterator[tuple[Path, nbformat.NotebookNode]]:
         except CellExecutionError as error:
             print(error, file=sys.stderr)
             sys.exit(f"{path.name} stopped with the error above; nothing after it was run")
+        except DeadKernelError:
+            sys.exit(
+                f"{path.name}: its Python died, mostly for want of memory; close other programs"
+            )
+        except nbformat.reader.NotJSONError:
+            sys.exit(f"{path.name} is not a notebook: it is damaged; fetch it again")
         print(f"  done in {time.perf_counter() - began:.0f} s", flush=True)
 
 

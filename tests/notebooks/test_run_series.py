@@ -2,6 +2,7 @@
 
 import base64
 import io
+import sys
 
 import nbformat
 import numpy as np
@@ -50,6 +51,43 @@ def test_a_picture_that_is_smaller_as_png_stays_one():
     plain = png(64, colours=1)
     [output] = run_series.with_smaller_pictures(notebook_of(plain), limit=1).cells[0].outputs
     assert list(output.data) == ["image/png"]
+
+
+def small_series(tmp_path, monkeypatch, content: str):
+    """A series of one notebook, which holds that."""
+    (tmp_path / "01_only.ipynb").write_text(content)
+    monkeypatch.setattr(run_series, "HERE", tmp_path)
+    monkeypatch.setenv("VAE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DOGS", "")
+
+
+def test_the_python_that_runs_the_series_runs_its_notebooks_whatever_kernel_they_name(tmp_path, monkeypatch, capsys):
+    cells = [nbformat.v4.new_code_cell("import sys; print(sys.executable)")]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "gone", "display_name": "gone"}})
+    small_series(tmp_path, monkeypatch, nbformat.writes(notebook))
+    run_series.main(["01"])
+    assert sys.executable in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("no notebook", "01_only.ipynb is not a notebook"),
+        (nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os; os._exit(1)")])), "Python died"),
+    ],
+    ids=["no JSON", "a kernel that dies"],
+)
+def test_a_notebook_that_cannot_be_run_ends_the_series_in_one_line(tmp_path, monkeypatch, content, said):
+    small_series(tmp_path, monkeypatch, content)
+    with pytest.raises(SystemExit, match=said):
+        run_series.main(["01"])
+
+
+def test_a_workspace_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    small_series(tmp_path, monkeypatch, nbformat.writes(nbformat.v4.new_notebook()))
+    (tmp_path / "home").write_text("a file where the workspace should be")
+    with pytest.raises(SystemExit, match=r"cannot write in .*home.*: set VAE_HOME"):
+        run_series.main(["01"])
 
 
 @pytest.mark.parametrize("words", [["xyz"], ["--refresh", "01", "xyz"]])
