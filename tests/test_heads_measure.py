@@ -1,0 +1,88 @@
+"""The figures of `heads`: on the card, and in a check."""
+
+import hashlib
+import io
+import json
+import tarfile
+
+import heads_measure
+import pytest
+import torch
+from heads import is_held_out
+from PIL import Image
+from tiny import random_pixels, stirred
+
+from vae_helpers.files import WEIGHTS
+from vae_helpers.models import Checkpoint, FullGaussian, ResidualVAE, save_checkpoint
+
+CARD = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+SHIPPED = json.loads((WEIGHTS / "figures.json").read_text())
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Measure a small VAE in a file on noise for heads, 20 to learn from and 15 held out; returns OUT/figures.json."""
+    unseen = [name for name in map("{}.png".format, range(1000)) if is_held_out(name)][:15]
+    seen = [name for name in map("{}.png".format, range(1000)) if not is_held_out(name)][:20]
+    (tmp_path / "heads.json").write_text("{}")
+    with tarfile.open(tmp_path / "heads-112.tar", "w") as tar:
+        for name, pixels in zip(unseen + seen, random_pixels(35, 112), strict=True):
+            file, entry = io.BytesIO(), tarfile.TarInfo(name)
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "PNG")
+            entry.size = file.tell()
+            file.seek(0)
+            tar.addfile(entry, file)
+    vae = stirred(ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8)))
+    save_checkpoint(tmp_path / "mine.safetensors", Checkpoint(vae))
+
+    def measure(*words: str) -> dict:
+        heads_measure.main([str(tmp_path), "--model", str(tmp_path / "mine.safetensors"), "--out", str(tmp_path), *words])
+        return json.loads((tmp_path / "figures.json").read_text())
+
+    return measure
+
+
+def test_figures_are_taken_on_held_out_heads_and_stand_beside_those_of_other_models(run, tmp_path):
+    (tmp_path / "figures.json").write_text('{"others": 1}')
+    written = run()
+    figures = written["mine"]
+    assert (figures["image_size"], figures["learned"], figures["held_out"], figures["a_side"]) == (56, 20, 15, 7)
+    real, *others = figures["sets"].values()
+    assert list(figures["sets"]) == ["other heads", "reconstructions", "draws from one Gaussian", "draws from N(0, I)"]
+    assert all(real["frechet"] < other["frechet"] and real["coverage"] > other["coverage"] for other in others)
+    assert 0 < figures["psnr"] < 15  # what is untrained gives no head back
+    assert figures["weights"]["mine"] == hashlib.sha256((tmp_path / "mine.safetensors").read_bytes()).hexdigest()
+    assert written["others"] == 1 and Image.open(tmp_path / "closest.png").width > 500
+
+
+def test_the_decoder_alone_is_counted_two_operations_a_multiply_add():
+    vae, operations = ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8)), []
+
+    def count(layer, _, output):
+        operations.append(2 * layer.weight[0].numel() * output.numel())
+
+    layers = [layer for layer in vae.decoder.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    vae.decode(torch.randn(1, 4))
+    for hook in hooks:
+        hook.remove()
+    assert heads_measure.cost(vae)["gflop"] == pytest.approx(sum(operations) / 1e9)
+
+
+def test_a_prior_beside_the_vae_is_measured_too(run, tmp_path):
+    FullGaussian((4,)).fit(torch.randn(50, 4)).save(tmp_path / "mine_prior.safetensors")
+    figures = run()["mine"]
+    assert list(figures["sets"])[-1] == "draws from the prior" and set(figures["weights"]) > {"mine", "mine_prior"}
+
+
+def test_a_check_that_misses_a_bar_says_which_and_fails_and_writes_no_figures(run, tmp_path):
+    with pytest.raises(SystemExit, match="not held: reconstructions have at least"):
+        run("--check")
+    assert not (tmp_path / "figures.json").exists()
+
+
+def test_the_figures_on_the_card_are_those_of_the_shipped_weights():
+    for name, sha256 in SHIPPED.get("heads", {"weights": {}})["weights"].items():
+        assert hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest() == sha256
+    table = heads_measure.card_table(SHIPPED["heads"]) if "heads" in SHIPPED else "FIGURES\n"
+    assert heads_measure.on_card(CARD) == table
