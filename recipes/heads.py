@@ -6,7 +6,7 @@
 DOGS holds photos, `heads.json` with boxes of heads, and `heads-112.tar` with heads that are cut out already. RUN.pt keeps
 everything; the same command goes on from it. RUN_IMAGES.png is a sheet to look at: 64 draws from N(0, I), then 16 held-out
 heads, each above its reconstruction. At the end RUN.safetensors has the averaged weights in half precision, for
-`load_pretrained`. Three phases, counted in images seen:
+`load_pretrained`, and RUN_prior.safetensors one Gaussian of the latents of the heads it learned from. Three phases, counted in images seen:
 
 warm     squared error of pixels and of features of a frozen EfficientNet-Lite0, and the KL: soft faces
 then     an adversary joins, on features (Sauer et al. 2021) and on pixels; half of what it sees are draws from N(0, I), half
@@ -35,6 +35,7 @@ from torch import Tensor
 from vae_helpers.files import atomic_write
 from vae_helpers.models import (
     Checkpoint,
+    FullGaussian,
     ResidualVAE,
     decode_latents,
     encode_images,
@@ -233,6 +234,9 @@ def main(arguments: list[str] | None = None, network: nn.Module | None = None) -
             Image.fromarray(picture).save(f"{options.run}_{images:07d}.png")
             print(f"  held out: {decibels:.2f} dB", flush=True)
     save_checkpoint(options.run.with_suffix(".safetensors"), Checkpoint(run.average), torch.float16)
+    mu, logvar = encode_images(run.average, to_uint8(run.sized(to_float(heads))))
+    prior = FullGaussian(run.average.latent_shape).fit(mu, (0.5 * logvar).exp())
+    prior.save(options.run.with_name(f"{options.run.name}_prior.safetensors"), torch.float16)
 
 
 if __name__ == "__main__":
