@@ -6,7 +6,8 @@
 DOGS holds photos, `heads.json` with boxes of heads, and `heads-112.tar` with heads that are cut out already. RUN.pt keeps
 everything; the same command goes on from it. RUN_IMAGES.png is a sheet to look at: 64 draws from N(0, I), then 16 held-out
 heads, each above its reconstruction. At the end RUN.safetensors has the averaged weights in half precision, for
-`load_pretrained`, and RUN_prior.safetensors one Gaussian of the latents of the heads it learned from. Three phases, counted in images seen:
+`load_pretrained`, and RUN_prior.safetensors one Gaussian of the latents of the heads that were learned from, for `load_prior`.
+Three phases, counted in images seen:
 
 warm     squared error of pixels and of features of a frozen EfficientNet-Lite0, and the KL: soft faces
 then     an adversary joins, on features (Sauer et al. 2021) and on pixels; half of what it sees are draws from N(0, I), half

@@ -97,6 +97,7 @@ def test_heads_are_learned_in_three_phases_and_a_stopped_run_goes_on(dogs_with_h
     assert all(weight.isfinite().all() for weight in state["average"].values())
     assert torch.equal(state["average"]["decoder.fine.conv_out.bias"].half().float(), vae.decoder.fine["conv_out"].bias)
     assert load_pretrained(tmp_path / "run.safetensors", image_size=56).sample(1).shape == (1, 3, 56, 56)
+    assert load_prior(tmp_path / "run.safetensors").sample(2).shape == (2, 128)
     assert "64 images seen" in capsys.readouterr().out
 
 
