@@ -9,15 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from vae_helpers.data import draw_dog, sample_factors
-from vae_helpers.models import (
-    VAE,
-    AttentionVAE,
-    BaseVAE,
-    Checkpoint,
-    FullGaussian,
-    LatentFlow,
-    save_checkpoint,
-)
+from vae_helpers.models import VAE, BaseVAE
 
 
 def tiny_vae(seed: int = 0, **architecture) -> VAE:
@@ -57,16 +49,6 @@ def vivid_vae(seed: int = 0, **architecture) -> VAE:
     with torch.no_grad():
         vae.decoder.linear_branch.weight *= 20
     return vae
-
-
-def write_tiny_weights(folder: Path) -> Path:
-    """Small, untrained weights under the names of those that come with the package."""
-    torch.manual_seed(0)
-    for name, vae in {"vector": tiny_vae(), "faithful": AttentionVAE(8, 3, 4, 16)}.items():
-        save_checkpoint(folder / f"{name}.safetensors", Checkpoint(vae), torch.float16)
-    LatentFlow((3, 2, 2), width=16, depth=1, heads=2).save(folder / "flow.safetensors", torch.float16)
-    FullGaussian((3, 2, 2)).fit(3 * torch.randn(100, 3, 2, 2)).save(folder / "gaussian.safetensors")
-    return folder
 
 
 def png_pixels(png: bytes, factor: int = 1) -> Tensor:
