@@ -14,8 +14,9 @@ def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
     for chapter in CHAPTERS:
         lab.bring(chapter)
-    for beside in ("clinic.py", "scaling.py", "beta_sweep.csv", "before_after.png"):  # what chapters import, draw and show
-        shutil.copy(ROOT / "notebooks" / beside, lab.folder)
+    for kind in ("*.py", "*.csv", "*.png"):  # what chapters import, draw and show
+        for beside in (ROOT / "notebooks").glob(kind):
+            shutil.copy(beside, lab.folder)
     yield lab
     lab.end()
 
