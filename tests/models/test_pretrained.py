@@ -20,7 +20,6 @@ from vae_helpers.models import (
 )
 
 VAES = {"heads", "vector", "toy"}
-LEAVING = {"faithful", "flow", "gaussian"}  # until chapters 08 and 09 no longer load them
 
 
 def same_weights(a: BaseVAE, b: BaseVAE) -> bool:
@@ -117,7 +116,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path):
 
 
 def test_the_package_ships_these_weights_a_card_that_names_them_and_no_more_than_it_should():
-    files = [path for path in sorted(WEIGHTS.glob("*.safetensors")) if path.stem not in LEAVING]
+    files = sorted(WEIGHTS.glob("*.safetensors"))
     assert {path.stem for path in files} - {"heads_prior"} == VAES | {"vector_prior", "head_finder", "dog_features"}
     card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
     assert all(f"`{path.stem}`" in card for path in files)
