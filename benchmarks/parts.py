@@ -7,6 +7,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -202,20 +203,23 @@ def start(quick: bool) -> dict:
     """Seconds of a fresh Python until the package is imported, and until `fit` is; of `train` until its first step."""
     imports, fits, starts = [], [], []
     load_images(folders().train, cache_dir=folders().cache)  # the cache is warm
-    for _ in range(1 if quick else 5):
+    for turn in range(1 if quick else 5):
         for seconds, line in ((imports, "import vae_helpers"), (fits, "from vae_helpers import fit")):
             started = time.perf_counter()
             subprocess.run([sys.executable, "-c", line], check=True)
             seconds.append(time.perf_counter() - started)
+        screen, terminal = os.openpty()  # a bar is shown on a terminal only, and on one that has room for it
+        termios.tcsetwinsize(terminal, (24, 80))
         started = time.perf_counter()
-        command = [sys.executable, "-m", "vae_helpers", "train", "--epochs", "1"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for line in process.stderr:  # the bar of the first epoch
-            if "epoch 1/1" in line:
-                break
+        command = [sys.executable, "-m", "vae_helpers", "train", "--epochs", "1", "--name", f"start-{turn}"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal)
+        os.close(terminal)
+        if not any(b"epoch 1/1" in shown for shown in iter(lambda screen=screen: os.read(screen, 4096), b"")):
+            raise RuntimeError("the training showed no bar of its first epoch")
         starts.append(time.perf_counter() - started)
         process.kill()
-        process.communicate()
+        process.wait()
+        os.close(screen)
     medians = {"import_seconds": imports, "import_fit_seconds": fits, "first_step_seconds": starts}
     return {name: statistics.median(seconds) for name, seconds in medians.items()}
 
@@ -237,7 +241,7 @@ def quality(quick: bool) -> dict:
         learn.pixels,
         validation.pixels,
         TrainingSettings(epochs=epochs),
-        folders().checkpoints,
+        folders().models / "quality",
         lambda vae, record: seconds.append(time.perf_counter() - started),
     )
     curve = [(s, record["validation_loss"]) for s, record in zip(seconds, history, strict=True)]
