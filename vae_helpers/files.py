@@ -64,7 +64,7 @@ def remove_stale_temp_files(folder: str | Path, idle_seconds: float = 0) -> None
     Where others may be writing (no `lock_folder`): only what nobody has written to for `idle_seconds`.
     """
     for path in list(Path(folder).rglob(".tmp-*.partial")):
-        with suppress(FileNotFoundError):  # another process has just finished it
+        with suppress(OSError):  # another process has just finished it, or the folder cannot be written
             if time.time() - path.stat().st_mtime >= idle_seconds:
                 path.unlink()
 

@@ -1,8 +1,10 @@
 """Images are decoded as they should be, once, and those that are not images are named with the reason."""
 
 import json
+import os
 import shutil
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -290,6 +292,18 @@ def test_folders_of_the_same_name_do_not_share_a_cache(tmp_path):
         Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / where / "dogs" / "a.png")
     loaded = [load_images(tmp_path / where / "dogs", 16, cache_dir=tmp_path / "cache") for where in ("train", "test") * 2]
     assert [part.pixels.unique().tolist() for part in loaded] == [[0], [1], [0], [1]]
+
+
+def test_a_day_after_a_kill_what_it_left_half_written_in_the_cache_is_gone_and_what_others_are_writing_is_not(tmp_path):
+    folder, cache = write_images(tmp_path / "dogs", 4), tmp_path / "cache"
+    load_images(folder, 16, cache_dir=cache)
+    whole = tree(cache)
+    for name, age in (("left", 25), ("fresh", 1)):
+        path = cache / f".tmp-{name}.partial"
+        path.write_text("half")
+        os.utime(path, (0, time.time() - 3600 * age))
+    load_images(folder, 16, cache_dir=cache)
+    assert tree(cache) == whole | {".tmp-fresh.partial": b"half"}
 
 
 def test_a_cache_that_cannot_be_written_is_one_warning_and_the_images_are_there(tmp_path):

@@ -80,6 +80,8 @@ def load_images(
     signature = _digest([_DECODER, image_size, crop, [(name, *file_stamp(folder / name), box) for name, box in boxes.items()]])
     place = f"{folder.name}-{_digest([str(folder), image_size, limit, crop])[:16]}.pixels"
     cache = Path(cache_dir, place) if cache_dir is not None else None
+    if cache:
+        remove_stale_temp_files(cache.parent, idle_seconds=86_400)  # several processes may be writing there
     stored = _read_cache(cache, signature)
     if stored is None:
         pixels, read, errors = _decode_all(folder, boxes, image_size, crop)
@@ -147,7 +149,6 @@ def _read_cache(cache: Path | None, signature: str) -> tuple[Tensor, list[str], 
 def _write_cache(cache: Path, signature: str, pixels: Tensor, names: list[str], skipped: dict[str, str]) -> None:
     """Keep decoded images for the next time, or warn that they cannot be kept."""
     try:
-        remove_stale_temp_files(cache.parent, idle_seconds=86_400)
         with atomic_write(cache, size=pixels.numel()) as partial, partial.open("wb") as file:
             file.write(json.dumps({signature: [pixels.shape, names, skipped]}).encode() + b"\n")
             file.write(pixels.numpy())
