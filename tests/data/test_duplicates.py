@@ -4,7 +4,7 @@ import imagehash
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from scipy.spatial.distance import cdist
 from tiny import random_pixels
 
@@ -16,6 +16,23 @@ DOGS = [draw_dog(row) for row in sample_factors(40, seed=1)]
 def as_images(pictures: dict[str, Image.Image]) -> DogImages:
     small = [np.array(picture.convert("RGB").resize((56, 56), Image.Resampling.BICUBIC)) for picture in pictures.values()]
     return DogImages(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2), list(pictures))
+
+
+def plain_pictures(kind: str, n: int) -> list[Image.Image]:
+    """`n` pictures with little in them, no two of which a person would take for one."""
+    pictures = []
+    for i in range(n):
+        colour = tuple(np.array((i % 4, i // 4 % 4, i // 16)) * 60 + 20)
+        picture = Image.new("RGB", (200, 200), colour if kind == "one colour" else "white")
+        draw = ImageDraw.Draw(picture)
+        if kind == "discs":
+            draw.ellipse((50, 50, 150, 150), fill=colour)
+        elif kind == "words":
+            draw.text((40, 90), f"LOGO {i}", fill="black", font_size=30)
+        elif kind == "small dogs":
+            picture.paste(DOGS[i].resize((50, 50)), (75, 75))
+        pictures.append(picture)
+    return pictures
 
 
 def as_jpeg(picture: Image.Image, quality: int) -> Image.Image:
@@ -50,6 +67,23 @@ def test_a_film_is_refused_before_its_pairs_fill_the_memory():
 
 def test_different_pictures_are_not_duplicates():
     assert find_duplicates(as_images({f"{i}": dog for i, dog in enumerate(DOGS)})) == []
+
+
+PLAIN = ("one colour", "discs", "words", "small dogs")
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_pictures_with_little_in_them_are_not_duplicates_of_one_another(kind):
+    pictures = {f"{i:02d}": picture for i, picture in enumerate(plain_pictures(kind, 40))}
+    assert find_duplicates(as_images(pictures)) == []
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_of_pictures_with_little_in_them_those_that_are_there_again_are_found(kind):
+    pictures = {f"{i:02d}": picture for i, picture in enumerate(plain_pictures(kind, 40))}
+    again = {"copy": pictures["05"], "poor": as_jpeg(pictures["17"], 20), "smaller": pictures["29"].resize((100, 100))}
+    pairs = {(pair.one, pair.other): pair.exact for pair in find_duplicates(as_images(pictures | again))}
+    assert pairs.keys() == {("05", "copy"), ("17", "poor"), ("29", "smaller")} and pairs["05", "copy"]
 
 
 def test_of_many_copies_each_is_paired_with_the_first_and_they_are_one_group():

@@ -3,19 +3,22 @@
 Such a pair across train and test is a leak: a model is asked about a dog that it has learned.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import imagehash
 import numpy as np
+import torch
 from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
-from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
 
 from .images import DogImages
 
 HASH_SIZE = 16
+FEW_EDGES = 0.2
+"""Share of pixels at an edge below which a hash says too little: of photos it is 0.5 to 1, of a logo on white 0.1."""
+_AT_ONCE = 256  # images that are compared with all others
 
 
 @dataclass(frozen=True)
@@ -35,24 +38,29 @@ def find_duplicates(images: DogImages, limit: int = 32, max_pairs: int = 1_000_0
 
     Two are taken for one picture when their perceptual hashes (pHash, 256 bits: which low frequencies are stronger than the
     median), or that of one and of the other's mirror image, differ in at most `limit` bits. Hashes of different photos
-    differ in about half of the bits. Of many images with one hash each is paired with the first alone. Raises ValueError for
-    more than `max_pairs` pairs.
+    differ in about half of the bits. Where one has hardly any edges (FEW_EDGES), their pixels must be nearly the same, too.
+    Of many images with one hash each is paired with the first that it is like. Raises ValueError for more than `max_pairs`
+    pairs.
     """
-    pictures = images.pixels.permute(0, 2, 3, 1).numpy()
-    hashes = _hashes(pictures)
-    _, first, same = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
-    found = [(0, False, first[k], i) for i, k in enumerate(same.ravel()) if first[k] != i]
-    alone = np.sort(first)
-    search = NearestNeighbors(radius=math.sqrt(limit + 0.5), algorithm="brute").fit(hashes[alone])  # distance**2 counts bits
-    for mirrored, others in ((False, hashes[alone]), (True, _hashes(pictures[alone, :, ::-1]))):
-        distances, close = search.radius_neighbors(others)
-        if sum(map(len, close)) > 2 * max_pairs:
-            raise ValueError(f"more than {max_pairs:,} pairs are alike: frames of a film? Lower limit={limit}, or take fewer")
-        for b, near in enumerate(close):
-            found += [(round(d**2), mirrored, alone[a], alone[b]) for a, d in zip(near, distances[b], strict=True) if a < b]
+    pixels, hashes = images.pixels, _hashes(images.pixels)
+    looks = _Looks(pixels)
+    found = _one_hash(looks, hashes)
+    alone = np.setdiff1d(np.arange(len(images)), [b for _, _, _, b in found])
+    plain = hashes[alone]
+    for mirrored, others in ((False, plain), (True, _hashes(pixels[i].flip(-1) for i in alone))):
+        for start in range(0, len(alone), _AT_ONCE):
+            end = start + _AT_ONCE
+            bits = (hashes.shape[1] - others[start:end] @ plain[:end].T) / 2  # of 1 and -1
+            b, a = np.nonzero(np.tril(bits <= limit, start - 1))
+            close, ends = bits[b, a].astype(int).tolist(), (alone[a], alone[start + b])
+            alike = looks.alike(*ends, mirrored).tolist()
+            found += [(d, mirrored, *pair) for d, same, *pair in zip(close, alike, *ends, strict=True) if same]
+            if len(found) > 2 * max_pairs:
+                many = f"more than {max_pairs:,} pairs are alike: frames of a film?"
+                raise ValueError(f"{many} Lower limit={limit}, or take fewer")
     closest = {(a, b): (distance, mirrored) for distance, mirrored, a, b in sorted(found, reverse=True)}
     pairs = [
-        Pair(images.names[a], images.names[b], distance, np.array_equal(pictures[a], pictures[b]), mirrored)
+        Pair(images.names[a], images.names[b], distance, bool((pixels[a] == pixels[b]).all()), mirrored)
         for (a, b), (distance, mirrored) in closest.items()
     ]
     return sorted(pairs, key=lambda pair: (pair.distance, not pair.exact, pair.one, pair.other))
@@ -66,7 +74,43 @@ def group_duplicates(pairs: Sequence[Pair]) -> list[list[str]]:
     return sorted(map(sorted, linked.subsets()))
 
 
-def _hashes(pictures: np.ndarray) -> np.ndarray:
-    """uint8 (N, S, S, 3) -> float32 (N, 256) of zeros and ones"""
-    hashes = [imagehash.phash(Image.fromarray(picture), HASH_SIZE).hash.ravel() for picture in pictures]
-    return np.stack(hashes).astype(np.float32)
+def _hashes(pixels: Iterable[Tensor]) -> np.ndarray:
+    """uint8 (3, S, S) each -> float32 (N, 256) of 1 and -1"""
+    hashes = [imagehash.phash(Image.fromarray(x.permute(1, 2, 0).numpy()), HASH_SIZE).hash.ravel() for x in pixels]
+    return np.stack(hashes) * np.float32(2) - 1
+
+
+def _one_hash(looks: "_Looks", hashes: np.ndarray) -> list[tuple[int, bool, int, int]]:
+    """(0, False, a, b) of each image b that has the hash of an earlier one, a, and is like it."""
+    _, same = np.unique(np.packbits(hashes > 0, axis=1), axis=0, return_inverse=True)
+    order, found = np.argsort(same.ravel(), kind="stable"), []
+    for group in np.split(order, np.cumsum(np.bincount(same.ravel()))):
+        while len(group) > 1:
+            first, group = group[0], group[1:]
+            alike = looks.alike(np.full_like(group, first), group)
+            found += [(0, False, first, b) for b in group[alike]]
+            group = group[~alike]
+    return found
+
+
+class _Looks:
+    """What of images (uint8 (N, 3, S, S)) is compared beside their hashes."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels, few, mean = pixels, [], []
+        for part in pixels.split(_AT_ONCE):
+            grey = part.float().mean(1)
+            steps = grey.diff(dim=1)[:, :, 1:].abs() + grey.diff(dim=2)[:, 1:].abs()
+            few.append((steps > 3).float().mean((1, 2)) < FEW_EDGES)
+            mean.append(part.float().mean((2, 3)))
+        self.few, self.mean = torch.cat(few).numpy(), torch.cat(mean).numpy()
+
+    def alike(self, a: np.ndarray, b: np.ndarray, mirrored: bool = False) -> np.ndarray:
+        """Whether images whose hashes are close show one picture: a, b are indices (M,); bool (M,)."""
+        alike = ~(self.few[a] | self.few[b])
+        unsure = np.flatnonzero(~alike & (np.abs(self.mean[a] - self.mean[b]).max(1) < 6))
+        for part in np.split(unsure, range(_AT_ONCE, len(unsure), _AT_ONCE)):
+            one, other = self.pixels[a[part]].float(), self.pixels[b[part]].float()
+            apart = (one - (other.flip(-1) if mirrored else other)).abs().flatten(1)
+            alike[part] = ((apart.amax(1) < 56) & (apart.square().mean(1) < 36)).numpy()  # of 255: a poor JPEG changes less
+        return alike
