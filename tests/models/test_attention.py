@@ -86,6 +86,42 @@ def test_another_network_of_diffusers_is_refused(tmp_path, other):
         from_diffusers(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("act_fn", "relu"), ("layers_per_block", 3), ("in_channels", 4), ("up_block_types", ["AttnUpDecoderBlock2D"] * 4)],
+)
+def test_a_config_that_means_another_network_is_refused_by_what_differs(tmp_path, name, value):
+    to_diffusers(AttentionVAE(8, 3, 4, 16), tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=rf"{tmp_path.name}.*its config says {name} ") as refused:
+        from_diffusers(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, 0.5, 0.999])
+@pytest.mark.parametrize("file", ["config.json", "diffusion_pytorch_model.safetensors"])
+def test_files_of_diffusers_that_are_cut_short_are_refused_in_a_sentence(tmp_path, file, keep):
+    to_diffusers(AttentionVAE(8, 3, 4, 16), tmp_path)
+    content = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    with pytest.raises(ValueError, match=rf"{tmp_path.name}.*damaged") as refused:
+        from_diffusers(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("gone", ["block_out_channels", "norm_num_groups", "latent_channels", "sample_size"])
+def test_what_a_config_does_not_say_is_what_diffusers_takes_for_it(tmp_path, gone):
+    to_diffusers(AttentionVAE(32, 4, 32, 32), tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != gone}))
+    if gone == "block_out_channels":
+        with pytest.raises(ValueError, match=r"block_out_channels \[64\], not"):
+            from_diffusers(tmp_path)
+    else:
+        assert from_diffusers(tmp_path).architecture == AttentionVAE(32, 4, 32, 32).architecture
+
+
 def test_older_files_of_diffusers_have_other_names_of_the_attention_and_say_less(tmp_path):
     ours = stirred(AttentionVAE(32, 4, 32, 16))
     to_diffusers(ours, tmp_path)
