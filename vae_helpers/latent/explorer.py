@@ -29,7 +29,7 @@ _REST = 0.25  # seconds without a movement until the thumbnails beside the slide
 class LatentExplorer(ExplorerPanel):
     """A widget that walks the latent space of `vae`; it shows itself as the last line of a cell.
 
-    dogs: held-out images to start from, and to measure axes and ranges on: `DogImages` or uint8 (N, 3, S, S), N at least 4.
+    dogs: held-out images to start from, and to measure axes and ranges on: `DogImages` or uint8 (N, 3, S, S), N at least 2.
     directions: more sets of sliders, name -> `Directions`, shown before principal axes and single dimensions. title: its
     heading. output_dir: where "Save PNG" writes. Raises ValueError for dogs of another shape.
 
@@ -48,8 +48,8 @@ class LatentExplorer(ExplorerPanel):
         self.vae, self.title, self.output_dir = vae, title, Path(output_dir)
         self._generator, self._timer = torch.Generator().manual_seed(0), None
         self.dogs = dogs.pixels if isinstance(dogs, DogImages) else dogs
-        if self.dogs.dtype != torch.uint8 or self.dogs.dim() != 4 or len(self.dogs) < 4:
-            raise ValueError(f"dogs: uint8 (N, 3, S, S), N at least 4, please; got {self.dogs.dtype} {tuple(self.dogs.shape)}")
+        if self.dogs.dtype != torch.uint8 or self.dogs.dim() != 4 or len(self.dogs) < 2:
+            raise ValueError(f"dogs: uint8 (N, 3, S, S), N at least 2, please; got {self.dogs.dtype} {tuple(self.dogs.shape)}")
         mu, logvar = encode_images(vae, self.dogs[:2000])  # enough to find axes and ranges
         own = {"principal axes": principal_axes(mu, 16), "single dimensions": dimensions_by_kl(mu, logvar, 16)}
         given = dict(directions or {})
@@ -137,12 +137,16 @@ class LatentExplorer(ExplorerPanel):
         except Exception as error:  # a broken file can make a reader raise anything
             self.status.value = escape(f"{content['name']} was not used: {error}. Nothing was changed.")
 
+    _ipython_display_ = None  # of ipywidgets 7 (Colab), which would show no still picture
+
     def _repr_mimebundle_(self, **kw) -> dict:
         """The widget; and for where no kernel runs, a picture of each slider's way from its low end to its high end."""
         z, rows = self.z.expand(5, *self.z.shape), {}
         for k, name in enumerate(self.directions.names):
             rows[name] = decode_latents(self.vae, self.directions.move(z, k, torch.linspace(*self.ranges[k], 5)))
-        return super()._repr_mimebundle_(**kw) | {"image/png": figure_bytes(image_rows(rows, self.title, scale=1.0))}
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        still = {"text/plain": self.title, "image/png": figure_bytes(image_rows(rows, self.title, scale=1.0))}
+        return still | {"application/vnd.jupyter.widget-view+json": view}
 
     def _encode(self, pixels: Tensor) -> Tensor:
         return encode_images(self.vae, pixels[None])[0][0]
