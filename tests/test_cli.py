@@ -273,8 +273,14 @@ def test_a_walk_between_draws_follows_its_seed_and_way(run, vae, tmp_path):
         (("sample", "--model", "vector", "-n", 0), "-n 0: "),
         (("sample", "--model", "vector", "-n", -3, "--out", "new"), "-n -3: "),
         (("sample", "--model", "vector", "-n", 1001), "--out FOLDER"),
-        (("sample", "--model", "notes.txt", "--seed", 10**30), "notes.txt"),
         (("split", "notes.txt"), "'notes.txt': a file: give the folder"),
+        (("sample", "--model", "vector", "--seed", 10**19), "--seed 10000000000000000000: give a number from 0 to"),
+        (("sample", "--model", "vector", "--seed", -1), "--seed -1: "),
+        (("walk", "--model", "vector", "--seed", 10**19), "--seed 10000000000000000000: "),
+        (("evaluate", "--model", "vector", "--seed", 2**32), "--seed 4294967296: "),
+        (("train", "--seed", 10**19), "seed=10000000000000000000 must be from 0 to"),
+        (("train", "--epochs", 0), "epochs=0 must be positive"),
+        (("train", "--learning-rate", "inf"), "learning_rate=inf must be positive, and finite"),
         (("train", "--name", "vector"), "'vector'"),
         (("train", "--name", "../mine"), "'../mine'"),
         (("evaluate", "--model", "no_such"), "no_such"),
@@ -301,6 +307,12 @@ def test_a_walk_that_cannot_be_made_says_why_and_writes_nothing(refused, vae, tm
 def test_debug_shows_where_an_error_happened(run):
     with pytest.raises(FileNotFoundError, match="no/such/folder"):
         run("--debug", "split", "no/such/folder")
+
+
+def test_a_run_that_does_not_fit_into_memory_says_what_to_make_smaller(refused, run, tmp_path):
+    run("split", write_images(tmp_path / "photos", 16))
+    said = refused("train", "--latent-dim", 10**12)
+    assert "the memory is full" in said and "--batch-size" in said and "--width" in said
 
 
 @pytest.mark.parametrize("epochs", [1, 20])

@@ -4,9 +4,7 @@
 """
 
 import math
-import os
 import sys
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,10 +13,14 @@ import tyro
 
 from . import data, evaluation, latent, models, training  # rooms load what they hold when it is used, so --help is quick
 from .config import CROPS, best_device, compile_wanted, crop_wanted, folders, precision_wanted
-from .files import WEIGHTS, write_file
+from .files import WEIGHTS
 
 SHIPPED = {path.stem: path for path in WEIGHTS.glob("*.safetensors")}
 BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
+MEMORY_FULL = (
+    "the memory is full: close other programs, or take fewer images at a time (--batch-size), a narrower network (--width, "
+    "--latent-dim), smaller images (--image-size), or half the precision (VAE_BF16=1)"
+)
 _MODEL = "NAME in models/, weights that come with the project, or a file; the newest of models/saved_models when left out."
 _CROP = (
     "How a square is cut out: head is around the dog's head, marked or found; --crop alone means box. "
@@ -27,6 +29,10 @@ _CROP = (
 Count = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 Model = Annotated[str | None, tyro.conf.arg(help=_MODEL)]
 Crop = Annotated[Literal["none", "center", "box", "head"] | None, tyro.conf.arg(help=_CROP)]
+
+
+class _Given(training.TrainingSettings):  # `train` checks them: a mistake is said better there than by the parser
+    def __post_init__(self) -> None: ...
 
 
 def split(
@@ -71,7 +77,7 @@ def duplicates(dogs: tyro.conf.Positional[str], limit: int = 32) -> None:
 
 
 def train(
-    settings: tyro.conf.OmitArgPrefixes[training.TrainingSettings] = training.TrainingSettings(),  # noqa: B008 (frozen)
+    settings: tyro.conf.OmitArgPrefixes[_Given] = _Given(),  # noqa: B008 (frozen)
     network: Literal["vector", "spatial", "attention"] = "vector",
     latent_dim: int = 128,
     latent_channels: int = 8,
@@ -93,6 +99,7 @@ def train(
     """
     import torch
 
+    settings = training.TrainingSettings(**vars(settings))
     if name in SHIPPED or Path(name).name != name:
         raise ValueError(f"--name {name!r}: take a plain name that no shipped weights have ({', '.join(sorted(SHIPPED))})")
     where = folders()
@@ -115,7 +122,7 @@ def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> Non
         seed: of every draw.
         inception: compare samples in Inception's features (FID), whose weights are downloaded once, instead of our own.
     """
-    where, saved = folders(), _checkpoint(model)
+    where, saved = folders(), _checkpoint(model, seed)
     options = {"image_size": saved.vae.image_size, "cache_dir": where.cache, "crop": saved.vae.crop}
     learn, _ = data.split_validation(data.load_images(where.train, **options))
     test = data.load_images(where.test, **options)
@@ -143,12 +150,12 @@ def sample(model: Model = None, n: Count = 64, seed: int = 0, out: Path | None =
 
     if n < 1 or (n > 1000 and out is None):
         raise ValueError(f"-n {n}: a sheet shows from 1 to 1000 dogs; --out FOLDER writes any number above 0 as single files")
-    vae = _checkpoint(model).vae
+    vae = _checkpoint(model, seed).vae
     prior = models.StandardNormal(vae.latent_shape) if raw else models.load_prior(_path(model))
     z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed))
     images = torch.cat([models.decode_latents(vae, part) for part in tqdm(z.split(BATCH), leave=False, disable=None)])
     if out is not None:
-        return _save_images(images, out, [f"sample_{i:05d}" for i in range(n)])
+        return latent.save_pngs(images, out, [f"sample_{i:05d}" for i in range(n)])
     path = folders().outputs / "samples.png"
     save_figure(image_grid(images, f"{n} draws from {type(prior).__name__}, decoded: seed {seed}, not picked"), path)
     print(f"wrote {path}")
@@ -164,7 +171,7 @@ def reconstruct(source: tyro.conf.Positional[Path], out: Path, model: Model = No
     vae = _checkpoint(model).vae
     images = data.load_images(source, vae.image_size, cache_dir=folders().cache, crop=crop or vae.crop)
     z, _ = models.encode_images(vae, images.pixels, BATCH)
-    _save_images(models.decode_latents(vae, z, BATCH), out, images.names)
+    latent.save_pngs(models.decode_latents(vae, z, BATCH), out, images.names)
 
 
 def walk(
@@ -189,7 +196,7 @@ def walk(
     """
     import torch
 
-    vae = _checkpoint(model).vae
+    vae = _checkpoint(model, seed).vae
     ends = list(torch.randn(2, *vae.latent_shape, generator=torch.Generator().manual_seed(seed)))
     for i, photo in enumerate((start, end)):
         if photo is not None:
@@ -201,7 +208,9 @@ def walk(
     print(f"wrote {gif}")
 
 
-def _checkpoint(model: str | None) -> "models.Checkpoint":
+def _checkpoint(model: str | None, seed: int = 0) -> "models.Checkpoint":
+    if not 0 <= seed < 2**32:  # which all libraries take
+        raise ValueError(f"--seed {seed}: give a number from 0 to {2**32 - 1}")
     return models.load_checkpoint(_path(model), best_device())
 
 
@@ -212,15 +221,6 @@ def _path(model: str | None) -> Path:
     if model is not None and not path.exists():
         raise ValueError(f"--model {model}: no folder in models/, no file, and not one of {', '.join(sorted(SHIPPED))}")
     return path
-
-
-def _save_images(images, folder: Path, names: Sequence[str]) -> None:
-    for image, name in zip(images, names, strict=True):
-        path = folder / f"{name}.png"
-        if len(os.fsencode(path.name)) > 255:  # bytes: no file system takes more
-            path = path.with_name(f"{path.name[:50]}~{zlib.crc32(os.fsencode(name)):08x}.png")
-        write_file(path, latent.png_bytes(image))
-    print(f"wrote {len(images)} files to {folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -241,6 +241,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if "--debug" in words:
             raise
+        said = " ".join(str(error).split())
         foreseen = isinstance(error, ValueError | OSError | FloatingPointError)
         hint = "" if foreseen else f" ({type(error).__name__}; --debug shows where)"
-        sys.exit(f"error: {' '.join(str(error).split())}{hint}")
+        if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
+            said, hint = MEMORY_FULL, ""
+        sys.exit(f"error: {said}{hint}")

@@ -8,4 +8,4 @@ from .directions import (
     slerp as slerp,
 )
 from .explorer import LatentExplorer as LatentExplorer
-from .walks import png_bytes as png_bytes, save_gif as save_gif, walk as walk
+from .walks import png_bytes as png_bytes, save_gif as save_gif, save_pngs as save_pngs, walk as walk

@@ -1,13 +1,16 @@
 """A walk through the latent space as pictures to keep: a moving GIF, single PNGs."""
 
 import io
+import os
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files import atomic_write
+from ..files import atomic_write, write_file
 from ..models.inference import decode_latents
 from ..models.vae import BaseVAE
 from ..plots import as_uint8
@@ -41,6 +44,16 @@ def save_gif(images: Tensor, path: str | Path, seconds: float = 2.0, factor: int
     timing = {"duration": max(20, round(1000 * seconds / len(images))), "loop": 0}  # browsers slow down what is faster
     with atomic_write(path) as partial:
         frames[0].save(partial, format="GIF", save_all=True, append_images=frames[1:], optimize=False, **timing)
+
+
+def save_pngs(images: Tensor, folder: str | Path, names: Sequence[str]) -> None:
+    """Write each of the images (B, 3, S, S) as `folder`/NAME.png; names that no file system takes are shortened."""
+    for image, name in zip(images, names, strict=True):
+        path = Path(folder, f"{name}.png")
+        if len(os.fsencode(path.name)) > 255:  # bytes
+            path = path.with_name(f"{path.name[:50]}~{zlib.crc32(os.fsencode(name)):08x}.png")
+        write_file(path, png_bytes(image))
+    print(f"wrote {len(images)} files to {folder}")
 
 
 def _picture(image: Tensor, factor: int) -> Image.Image:
