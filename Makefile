@@ -38,7 +38,7 @@ lab: .venv/.installed
 test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile tests
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 tests
 	$(BIN)/python -m pytest notebooks
 
 check: .venv/.installed-dev
