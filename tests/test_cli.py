@@ -158,6 +158,14 @@ def test_what_a_split_is_asked_for_it_does(run, tmp_path):
         assert {name.split("/")[0] for name in aside} == {"beagle", "pug"} and split["crop"] == "box"
 
 
+def test_a_split_that_is_there_is_kept_when_that_is_asked_for(run, tmp_path):
+    for part in ("train", "test"):
+        write_images(tmp_path / "photos" / part, 8)
+    run("split", tmp_path / "photos", "--keep-split")
+    for part in ("train", "test"):
+        assert read_manifest(tmp_path / "data" / part / "dogs")["files"] == [f"{part}/{i:02d}.png" for i in range(8)]
+
+
 @pytest.mark.parametrize(
     ("words", "variable", "crop"),
     [

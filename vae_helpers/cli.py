@@ -37,10 +37,11 @@ class _Given(training.TrainingSettings):  # `train` checks them: a mistake is sa
 
 def split(
     dogs: tyro.conf.Positional[str] = "toy",
-    test_size: float = 0.2,
+    test_size: int | float = 0.2,
     random_state: int = 42,
     stratify: bool = False,
     duplicates_together: bool = False,
+    keep_split: bool = False,
     crop: Crop = None,
 ) -> None:
     """Split dogs into data/train/dogs and data/test/dogs.
@@ -51,13 +52,13 @@ def split(
         random_state: seed of the split.
         stratify: put the same share of every breed aside.
         duplicates_together: keep pictures that are there twice on one side.
+        keep_split: of a folder that has subfolders train and test, keep these apart as they are.
     """
     where = folders()
     source = data.resolve_source(dogs, where, least=data.LEAST)
-    test_size = int(test_size) if test_size.is_integer() else test_size
     images = data.load_images(source, cache_dir=where.cache) if duplicates_together else None
     groups = data.group_duplicates(data.find_duplicates(images)) if images else []
-    options = {"stratify": stratify, "groups": groups, "crop": crop or crop_wanted()}
+    options = {"stratify": stratify, "groups": groups, "crop": crop or crop_wanted(), "keep_split": keep_split}
     data.split_dataset(source, where.train, where.test, test_size, random_state, **options)
 
 
@@ -242,8 +243,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "--debug" in words:
             raise
         said = " ".join(str(error).split())
-        foreseen = isinstance(error, ValueError | OSError | FloatingPointError)
-        hint = "" if foreseen else f" ({type(error).__name__}; --debug shows where)"
+        own = isinstance(error, ValueError | OSError | FloatingPointError)
+        hint = "" if own else f" ({type(error).__name__}; --debug shows where)"
         if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
             said, hint = MEMORY_FULL, ""
         sys.exit(f"error: {said}{hint}")

@@ -181,8 +181,34 @@ def test_what_cannot_be_split_is_an_error_before_anything_is_written(tmp_path, w
 )
 def test_that_a_folder_is_split_already_is_said(tmp_path, folders, named):
     source = write_files(tmp_path / "source", [f"{folder}/{i}.jpg" for folder in folders for i in range(5)])
-    with pytest.warns(UserWarning, match=rf"source' is split already \({named}\).*mixed.* give its training folder alone"):
+    with pytest.warns(UserWarning, match=rf"source' is split already \({named}\).*mixed.*keep_split=True"):
         split_dataset(source, tmp_path / "train", tmp_path / "test")
+
+
+@pytest.mark.parametrize(
+    ("folders", "aside"),
+    [
+        (["train", "val", "test"], ["test"]),
+        (["training", "validation"], ["validation"]),
+        (["images/Train/pug", "images/Testing/pug"], ["images/Testing/pug"]),
+        (["dogs/train", "cats/train", "dogs/test", "cats/test", "more"], ["dogs/test", "cats/test"]),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_split_that_a_folder_has_is_kept_when_that_is_asked_for(tmp_path, folders, aside):
+    source = write_files(tmp_path / "source", [f"{folder}/{i}.jpg" for folder in folders for i in range(5)])
+    split = split_dataset(source, tmp_path / "train", tmp_path / "test", keep_split=True)
+    assert sorted(split.test) == sorted(f"{folder}/{i}.jpg" for folder in aside for i in range(5))
+    assert sorted(split.train + split.test) == sorted(find_images(source))
+    assert find_images(tmp_path / "test") == split.test and find_images(tmp_path / "train") == split.train
+
+
+@pytest.mark.parametrize("folders", [["dogs", "cats"], ["train"], ["test", "dogs"], ["train", "dogs"]])
+def test_where_there_is_no_split_to_keep_that_is_said_before_anything_is_written(tmp_path, folders):
+    source = write_files(tmp_path / "source", [f"{folder}/{i}.jpg" for folder in folders for i in range(5)])
+    with pytest.raises(ValueError, match="source' has no split to keep: it needs a folder 'train' and a folder 'test'"):
+        split_dataset(source, tmp_path / "train", tmp_path / "test", keep_split=True)
+    assert not (tmp_path / "train").exists() and not (tmp_path / "test").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names are paths there")

@@ -43,6 +43,7 @@ def split_dataset(
     stratify: bool = False,
     groups: Sequence[Sequence[str]] = (),
     crop: Crop = "none",
+    keep_split: bool = False,
 ) -> Split:
     """Copy the images of `source_dir` into `train_dir` and `test_dir`, each image into exactly one of them.
 
@@ -50,7 +51,8 @@ def split_dataset(
     the same split on any machine. stratify: put the same share of every breed (`breeds_of`) aside. groups: lists of names
     that must be on one side, as `group_duplicates` gives them; test_size then counts a group as one. crop: what
     `load_images` cuts out of each image (`decode_image`); for "head", images in which no head is marked or found are left out,
-    and named in split.json.
+    and named in split.json. keep_split: of a source that is split already, into subfolders train and test (or train and val),
+    keep what is there apart as it is; test_size, random_state, stratify and groups then say nothing.
 
     Subfolders are kept. Both folders get a `split.json` that lists what was put there: splitting again removes what an
     earlier split left over, touches no other file, and finishes a split that was cut short. An image that cannot be read is
@@ -69,11 +71,15 @@ def split_dataset(
     names, boxes = find_images(source), read_boxes(source / BOXES)
     without_head = _find_heads(source, names, boxes) if crop == "head" else []
     names = [name for name in names if name not in without_head]
-    parts = sorted({part for name in names for part in PurePosixPath(name).parts[:-1] if PART.fullmatch(part)})
-    if len(parts) > 1:
-        split_already = f"{str(source)!r} is split already ({', '.join(parts)}), and all of it is mixed and split anew"
-        warnings.warn(f"{split_already}: to keep its test images apart, give its training folder alone", stacklevel=2)
-    train, test = _choose(source, names, groups, stratify, test_size, random_state)
+    parts = {name: next(filter(PART.fullmatch, PurePosixPath(name).parts[:-1]), "") for name in names}
+    there = sorted(set(parts.values()) - {""})
+    if keep_split:
+        train, test = _owners(source, parts)
+    else:
+        if len(there) > 1:
+            split_already = f"{str(source)!r} is split already ({', '.join(there)}), and all of it is mixed and split anew"
+            warnings.warn(f"{split_already}: --keep-split (keep_split=True) keeps it as it is", stacklevel=2)
+        train, test = _choose(source, names, groups, stratify, test_size, random_state)
     about = {"source": source.name, "test_size": test_size, "random_state": random_state, "stratify": stratify, "crop": crop}
     about |= {"without_head": without_head} if without_head else {}
     with lock_folder(train_dir, "the training images"), lock_folder(test_dir, "the test images"):
@@ -81,6 +87,16 @@ def split_dataset(
     split = Split(*([name for name in names if name not in skipped] for names in (train, test)))
     print(f"Dataset split complete. {len(split.train)} training images, {len(split.test)} test images.")
     return split
+
+
+def _owners(source: Path, parts: dict[str, str]) -> list[list[str]]:
+    """Names for train and for test as the folders that they lie in say: name -> train, val, test, or "" for none of them."""
+    kinds = {name: part[:3].lower() for name, part in parts.items()}
+    aside = "tes" if "tes" in kinds.values() else "val"
+    sides = [[name for name, kind in kinds.items() if (kind == aside) == is_test] for is_test in (False, True)]
+    if "tra" not in kinds.values() or not sides[1]:
+        raise ValueError(f"{str(source)!r} has no split to keep: it needs a folder 'train' and a folder 'test'")
+    return sides
 
 
 def _choose(
