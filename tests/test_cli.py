@@ -290,7 +290,7 @@ def test_a_walk_between_draws_follows_its_seed_and_way(run, vae, tmp_path):
         (("train", "--epochs", 0), "epochs=0 must be positive"),
         (("train", "--learning-rate", "inf"), "learning_rate=inf must be positive, and finite"),
         (("train", "--name", "vector"), "'vector'"),
-        (("train", "--name", "../mine"), "'../mine'"),
+        *((("train", "--name", name), f"--name {name!r}: take a plain name") for name in ("../mine", "..", ".", "", "a/b")),
         (("evaluate", "--model", "no_such"), "no_such"),
         (("sample", "--model", "dog_features"), "dog_features"),
         (("sample", "--model", "notes.txt"), "notes.txt"),
@@ -368,6 +368,13 @@ def test_in_a_file_each_epoch_is_a_line_with_the_time_that_is_left_and_nothing_e
     assert code == 0 and "\r" not in said
     assert [line[:10] for line in said.splitlines()] == ["epoch  1/2", "epoch  2/2"]
     assert all(word in said for word in ("train loss", "validation loss", "images/s", "left"))
+
+
+def test_a_warning_is_a_line_without_the_code_that_warns(tmp_path):
+    (write_images(tmp_path / "photos", 12) / "notes.jpg").write_text("no picture")
+    code, said = in_a_file(tmp_path, "duplicates", "photos")
+    warning, *_, found = said.splitlines()
+    assert warning.startswith("warning: 1 of 13 images cannot be read") and code == 0 and found.endswith("among 12 images")
 
 
 def test_letters_that_the_output_cannot_hold_are_escaped(tmp_path):

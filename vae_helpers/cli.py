@@ -5,6 +5,7 @@
 
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,10 +18,7 @@ from .files import WEIGHTS
 
 SHIPPED = {path.stem: path for path in WEIGHTS.glob("*.safetensors")}
 BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
-MEMORY_FULL = (
-    "the memory is full: close other programs, or take fewer images at a time (--batch-size), a narrower network (--width, "
-    "--latent-dim), smaller images (--image-size), or half the precision (VAE_BF16=1)"
-)
+MEMORY_FULL = "the memory is full: close other programs, or take a smaller --batch-size, --width or --image-size, or VAE_BF16=1"
 _MODEL = "NAME in models/, weights that come with the project, or a file; the newest of models/saved_models when left out."
 _CROP = (
     "How a square is cut out: head is around the dog's head, marked or found; --crop alone means box. "
@@ -101,7 +99,7 @@ def train(
     import torch
 
     settings = training.TrainingSettings(**vars(settings))
-    if name in SHIPPED or Path(name).name != name:
+    if name in {*SHIPPED, "", ".."} or Path(name).name != name:
         raise ValueError(f"--name {name!r}: take a plain name that no shipped weights have ({', '.join(sorted(SHIPPED))})")
     where = folders()
     with training.make_accelerator().local_main_process_first():  # the others find its cache
@@ -229,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # letters that a terminal does not have
+    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     words = list(sys.argv[1:] if argv is None else argv)
     for i in range(len(words), 0, -1):
         if words[i - 1] == "--crop" and words[i : i + 1] not in [[crop] for crop in CROPS]:
