@@ -95,7 +95,7 @@ def test_every_picture_has_a_title_that_says_what_to_see(path):
 
 def test_one_corrupted_output_turns_the_notebook_check_red(tmp_path):
     """The canary: a copy of a chapter in which one checked output was changed must fail, in that cell and no other."""
-    notebook = nbformat.read(ROOT / "notebooks" / "02_architecture.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / "01_data_split.ipynb", as_version=4)
     victim = checked_cells(notebook.cells)[0]
     victim.outputs[0].text += "one line that no run prints\n"
     copy = tmp_path / "canary.ipynb"
