@@ -286,6 +286,7 @@ def test_a_walk_between_draws_follows_its_seed_and_way(run, vae, tmp_path):
         (("sample", "--model", "vector", "--seed", -1), "--seed -1: "),
         (("walk", "--model", "vector", "--seed", 10**19), "--seed 10000000000000000000: "),
         (("evaluate", "--model", "vector", "--seed", 2**32), "--seed 4294967296: "),
+        (("sample", "--model", "toy", "--out", "notes.txt/new"), "sample_00000.png': Not a directory. Choose another folder"),
         (("train", "--seed", 10**19), "seed=10000000000000000000 must be from 0 to"),
         (("train", "--epochs", 0), "epochs=0 must be positive"),
         (("train", "--learning-rate", "inf"), "learning_rate=inf must be positive, and finite"),
@@ -304,7 +305,13 @@ def test_a_mistake_is_answered_in_one_line_that_names_it_and_writes_nothing(refu
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(("notes.txt",), "notes.txt"), (("gone.png",), "gone.png"), (("--steps", 1), "steps=1")]
+    ("words", "said"),
+    [
+        (("notes.txt",), "notes.txt"),
+        (("gone.png",), "gone.png"),
+        (("--steps", 1), "steps=1"),
+        (("--steps", 1001), "1000 pictures at most"),
+    ],
 )
 def test_a_walk_that_cannot_be_made_says_why_and_writes_nothing(refused, vae, tmp_path, words, said):
     (tmp_path / "notes.txt").write_text("no image")

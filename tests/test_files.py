@@ -52,7 +52,7 @@ def test_without_room_nothing_is_begun_and_the_path_and_what_is_needed_are_told(
 
 def test_a_place_that_takes_no_files_is_named_and_another_is_asked_for(tmp_path):
     (tmp_path / "folder").write_text("a file")
-    told = r"cannot write '.*file.txt': .*, or choose another folder \(VAE_HOME"
+    told = r"cannot write '.*file.txt': .*\. Choose another folder \(VAE_HOME"
     with pytest.raises(OSError, match=told), atomic_write(tmp_path / "folder" / "file.txt") as partial:
         partial.write_text("new")
 

@@ -201,6 +201,8 @@ def walk(
         if photo is not None:
             pixels = torch.tensor(data.decode_image(photo, vae.image_size, crop or vae.crop)).permute(2, 0, 1)
             ends[i] = models.encode_images(vae, pixels[None])[0][0]
+    if steps > 1000:
+        raise ValueError(f"--steps {steps}: a GIF shows 1000 pictures at most")
     images = latent.walk(vae, *ends, steps, on_sphere=not straight)
     gif = out or folders().outputs / "walk.gif"
     latent.save_gif(torch.cat([images, images[1:-1].flip(0)]), gif, seconds=4)  # there and back
@@ -244,6 +246,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         said = " ".join(str(error).split())
         own = isinstance(error, ValueError | OSError | FloatingPointError)
         hint = "" if own else f" ({type(error).__name__}; --debug shows where)"
-        if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
-            said, hint = MEMORY_FULL, ""
-        sys.exit(f"error: {said}{hint}")
+        full = isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+        sys.exit(f"error: {MEMORY_FULL if full else said + hint}")

@@ -70,11 +70,12 @@ def remove_stale_temp_files(folder: str | Path, idle_seconds: float = 0) -> None
 
 
 def cannot_write(path: Path, error: OSError, size: int = 0) -> OSError:
-    """The error as a sentence: which path, why, how much room it needs (`size` bytes, 0 if unknown), and what to do."""
+    """The error as a sentence: which path, why (on a full disk: that it needs `size` bytes, 0 if unknown), what to do."""
     needed = f"it needs {size / 1e6:,.1f} MB, " if size else ""
-    room = f"{needed}{free_bytes(path) / 1e6:,.1f} MB are free there"
-    advice = "Make room, or choose another folder (VAE_HOME is the one for everything written)"
-    return OSError(f"cannot write {str(path)!r}: {error.strerror or error}: {room}. {advice}")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    room = f": {needed}{free_bytes(path) / 1e6:,.1f} MB are free there. Make room, or choose" if full else ". Choose"
+    another = "another folder (VAE_HOME is the one for everything written)"
+    return OSError(f"cannot write {str(path)!r}: {error.strerror or error}{room} {another}")
 
 
 def free_bytes(path: str | Path) -> int:
