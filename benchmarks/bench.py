@@ -1,4 +1,4 @@
-"""What training costs on this machine, and what it buys: `make bench`, or `DOGS=folder make bench`. About half an hour.
+"""What training costs on this machine, and what it buys: `make bench`, or `DOGS=folder make bench`. About an hour.
 
 Every part runs in a process of its own, one after another, on the same images, in a temporary workspace (with --quick, all but
 the first in one):
@@ -9,7 +9,7 @@ naive        the loop such notebooks are usually written with: decode in every e
 networks     ours: an epoch of `fit` against the bare step on ready tensors, turn about; encoding, decoding; bfloat16 on and off
 start        importing the package; the command line until its first step, cache warm
 quality      seconds until the validation loss is below probabilistic PCA's; its value after ten minutes; then once on test
-scale        ten times the images: time and anonymous memory
+scale        20,000 pictures and 200,000: time and anonymous memory of split, train, evaluate and duplicates
 gpu          (with CUDA) 100 epochs of 16,463 images; the attention VAE at full width; the loss curve against the CPU's
 
 Writes benchmarks/results/<machine>.json and .md, prints the latter, and puts the tables of all machines into

@@ -8,13 +8,13 @@ import statistics
 import subprocess
 import sys
 import termios
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
@@ -22,7 +22,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.utils import make_grid, save_image
 
 from vae_helpers.config import best_device, dogs_wanted, folders
-from vae_helpers.data import find_images, load_images, resolve_source, split_dataset, split_validation
+from vae_helpers.data import load_images, resolve_source, split_dataset, split_validation
 from vae_helpers.evaluation import LinearVAE, evaluate_vae, principal_components
 from vae_helpers.models import (
     VAE,
@@ -257,50 +257,45 @@ def quality(quick: bool) -> dict:
     }
 
 
-@contextmanager
-def anonymous_memory() -> Iterator[list[float]]:
-    """Gigabytes of memory that no file stands behind, at the end of the list: the most while inside. Linux only."""
-    seen, inside = [0.0], True
+def write_pictures(folder: Path, n: int) -> None:
+    """`n` small pictures, no two alike: colours that change gently, at random."""
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for start in range(0, n, 500):
+        coarse = torch.rand(min(500, n - start), 3, 12, 12, generator=generator)
+        fine = torch.nn.functional.interpolate(coarse, (56, 56), mode="bilinear").mul(255).byte()
+        for i, picture in enumerate(fine.permute(0, 2, 3, 1).numpy(), start):
+            Image.fromarray(picture).save(folder / f"{i:07d}.jpg")
 
-    def watch() -> None:
-        while inside:
-            lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-            seen.append(max(seen[-1], *(int(line.split()[1]) / 1e6 for line in lines if line.startswith("Anonymous:"))))
-            time.sleep(0.05)
 
-    thread = threading.Thread(target=watch)
-    if Path("/proc/self/smaps_rollup").exists():
-        thread.start()
-    yield seen
-    inside = False
-    if thread.is_alive():
-        thread.join()
+def anonymous_gb(pid: int) -> float:
+    """Gigabytes of a process's memory that no file stands behind; 0 where the system does not tell (it is not Linux)."""
+    with suppress(OSError):  # it has just ended
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return sum(int(line.split()[1]) / 1e6 for line in lines if line.startswith("RssAnon:"))
+    return 0.0
 
 
 def scale(n_images: int) -> Callable[[bool], dict]:
-    """The part that decodes so many files, loads them again from the cache, and trains an epoch of a narrow network on them."""
+    """The part that gives so many pictures to the commands that read many: seconds and anonymous memory of each."""
 
     def part(quick: bool) -> dict:
         n = n_images // (1000 if quick else 1)
-        files = [folders().train / name for name in find_images(folders().train)]
-        folder = folders().root / f"linked-{n}"
-        folder.mkdir()
-        for i in range(n):  # many names for the same few files: the disk need not hold them all
-            source = files[i % len(files)]
-            os.link(source, folder / f"{i:07d}{source.suffix}")
+        pictures, home = folders().root / f"pictures-{n}", folders().root / f"scale-{n}"
+        write_pictures(pictures, n)
+        narrow = ("--network", "spatial", "--width", "8", "--latent-channels", "4", "--batch-size", "256")
         result = {"n_images": n}
-        with anonymous_memory() as memory:
-            for name in ("decode_seconds", "load_again_seconds"):
-                started = time.perf_counter()
-                found = load_images(folder, cache_dir=folders().cache)
-                result[name] = time.perf_counter() - started
-            started = time.perf_counter()
-            learn, validation = split_validation(found)
-            result["split_seconds"] = time.perf_counter() - started
-            narrow = VAE(latent_dim=16, widths=(8, 8, 8))
-            history = fit(narrow, learn.pixels, validation.pixels[:256], TrainingSettings(epochs=1, batch_size=256))
-            result["epoch_seconds"] = history[0]["seconds"]
-        return result | {"anonymous_gb": memory[-1] or None}
+        for words in (("split", pictures), ("train", "--epochs", "1", *narrow), ("evaluate",), ("duplicates", pictures)):
+            started, memory = time.perf_counter(), [0.0]
+            command = [sys.executable, "-m", "vae_helpers", *map(str, words)]
+            process = subprocess.Popen(command, env=os.environ | {"VAE_HOME": str(home)}, stdout=subprocess.DEVNULL)
+            while process.poll() is None:
+                memory.append(anonymous_gb(process.pid))
+                time.sleep(0.05)
+            if process.returncode:
+                raise subprocess.CalledProcessError(process.returncode, command)
+            result[words[0]] = {"seconds": time.perf_counter() - started, "anonymous_gb": max(memory)}
+        return result
 
     return part
 

@@ -116,18 +116,15 @@ def scales(results: dict) -> list[str]:
     few, many = results["scale"], results["scale_by_ten"]
     rows = []
     for what, name in (
-        ("decoding, once", "decode_seconds"),
-        ("loading from the cache", "load_again_seconds"),
-        ("setting validation aside", "split_seconds"),
-        ("an epoch of a narrow network", "epoch_seconds"),
+        ("`split`", "split"),
+        ("`train`, an epoch of a narrow network", "train"),
+        ("`evaluate`", "evaluate"),
+        ("`duplicates`, which compares each with each", "duplicates"),
     ):
-        rows.append([what, f"{few[name]:.1f} s", f"{many[name]:.1f} s", f"{many[name] / few[name]:.1f}"])
-    if few["anonymous_gb"]:
-        ratio = many["anonymous_gb"] / few["anonymous_gb"]
-        rows.append(
-            ["anonymous memory at the most", f"{few['anonymous_gb']:.2f} GB", f"{many['anonymous_gb']:.2f} GB", f"{ratio:.2f}"]
-        )
-    return table(["ten times the images", f"{few['n_images']:,}", f"{many['n_images']:,}", "ratio"], rows)
+        cells = [f"{part[name]['seconds']:.0f} s, {part[name]['anonymous_gb']:.2f} GB" for part in (few, many)]
+        rows.append([what, *cells, f"{many[name]['seconds'] / few[name]['seconds']:.1f}"])
+    head = ["ten times the images: time, anonymous memory", f"{few['n_images']:,}", f"{many['n_images']:,}", "ratio of times"]
+    return table(head, rows)
 
 
 def gpu(results: dict) -> list[str]:

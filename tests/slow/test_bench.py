@@ -27,7 +27,8 @@ def test_the_benchmark_runs_and_its_table_has_a_figure_for_everything(tmp_path):
         "| validation loss, z sampled, falls below probabilistic PCA's |",
         "| the same model, on test |",
         "until its first step, cache warm |",
-        "| an epoch of a narrow network |",
+        "| `train`, an epoch of a narrow network |",
+        "| `duplicates`, which compares each with each |",
     ):
         assert row in result.stdout, result.stdout
     assert "nan" not in result.stdout
