@@ -4,6 +4,7 @@ import json
 import tarfile
 import zlib
 
+import dogs
 import head_finder
 import heads
 import pytest
@@ -97,7 +98,7 @@ def test_heads_are_learned_in_three_phases_and_a_stopped_run_goes_on(dogs_with_h
     assert all(weight.isfinite().all() for weight in state["average"].values())
     assert torch.equal(state["average"]["decoder.fine.conv_out.bias"].half().float(), vae.decoder.fine["conv_out"].bias)
     assert load_pretrained(tmp_path / "run.safetensors", image_size=56).sample(1).shape == (1, 3, 56, 56)
-    assert load_prior(tmp_path / "run.safetensors").sample(2).shape == (2, 128)
+    assert load_prior(tmp_path / "run.safetensors").sample(2).shape == (2, 256)
     assert "64 images seen" in capsys.readouterr().out
 
 
@@ -107,6 +108,22 @@ def test_heads_are_learned_without_pretrained_features_too(dogs_with_heads, tmp_
     options = "--features off --warm 32 --grow 32 --images 64 --threads 2"
     heads.main([str(dogs_with_heads), str(tmp_path / "run"), *options.split()])
     assert load_pretrained(tmp_path / "run.safetensors").image_size == 112
+
+
+@pytest.mark.slow
+def test_dogs_are_learned_with_their_breeds_and_a_run_ends_on_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(dogs, "is_held_out", lambda name: zlib.crc32(name.encode()) % 2 == 0)
+    write_images(tmp_path / "cut", 24)
+    with tarfile.open(tmp_path / "stanford-64.tar", "w") as tar:
+        for i, path in enumerate(sorted((tmp_path / "cut").iterdir())):
+            tar.add(path, f"./n02-{('Great_Dane', 'pug')[i % 2]}/{path.name}")
+    options = "--warm 32 --images 96 --threads 2 --minutes 5 --save-every 1000"
+    dogs.main([str(tmp_path), str(tmp_path / "run"), *options.split()], Features())
+    vae, prior = load_pretrained(tmp_path / "run.safetensors"), load_prior(tmp_path / "run_prior.safetensors")
+    assert (vae.breeds, vae.crop, vae.image_size) == (("Great dane", "Pug"), "box", 56)
+    assert prior.n_components == 2 and prior.sample(3).shape == (3, 256)
+    dogs.main([str(tmp_path), str(tmp_path / "again"), *options.split(), "--minutes", "0.001"], Features())
+    assert "images 96" not in capsys.readouterr().out.split("0 images seen")[-1]
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ KINDS = {
     "spatial": lambda: SpatialVAE(8, 3, 4, 16),
     "spatial, 56 pixels": lambda: SpatialVAE(8, 3, 4),
     "residual": lambda: ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8)),
+    "residual, by breed": lambda: ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8), breeds=("beagle", "pug")),
     "residual, grown": lambda: ResidualVAE(5, (16, 8, 8, 16), (8, 16, 8), grown=True, image_size=112),
     "residual, grown, 56 pixels": lambda: ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8), grown=True),
 }

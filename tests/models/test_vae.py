@@ -1,9 +1,11 @@
+import itertools
 import math
 
 import pytest
 import torch
+from tiny import stirred
 
-from vae_helpers.models import VAE, AttentionVAE, GroupNorm, ResBlock, Residual, reparameterize
+from vae_helpers.models import VAE, AttentionVAE, GroupNorm, ResBlock, Residual, ResidualVAE, reparameterize
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
@@ -65,3 +67,18 @@ def test_gradients_reach_mean_and_log_variance_through_a_sample():
 def test_sizes_that_do_not_fit_are_refused_by_name(kind, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         kind(**wrong)
+
+
+def test_a_vae_that_knows_breeds_decodes_the_one_that_it_is_asked_for():
+    torch.manual_seed(0)
+    vae = stirred(ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8), breeds=("beagle", "pug")))
+    z, pictures = torch.randn(2, 4), {}
+    for vae.breed in (None, "beagle", "pug"):
+        pictures[vae.breed] = vae.decode(z)
+    for (_, a), (_, b) in itertools.combinations(pictures.items(), 2):
+        assert not torch.allclose(a, b)
+    by_label = vae.decoder(z, torch.tensor([2, 0]))
+    torch.testing.assert_close(by_label, torch.stack([pictures["pug"][0], pictures[None][1]]))
+    for unknown, message in ((vae, "beagle, pug"), (ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8)), "it has none")):
+        with pytest.raises(ValueError, match=f"'cat'.*{message}"):
+            unknown.breed = "cat"

@@ -52,29 +52,39 @@ class FeatureDistance:
 class FeatureDiscriminator(nn.Module):
     """Features at four scales, mixed by fixed random convolutions, and a small discriminator on each. Sauer et al. 2021.
 
-    channels: of the features, the finest scale first. mixed: channels after mixing. width: of the discriminators.
+    channels: of the features, the finest scale first. mixed: channels after mixing. width: of the discriminators. labels: how
+    many labels pictures may have; then a verdict is also on how well the picture fits its label (Miyato & Koyama 2018).
     """
 
-    def __init__(self, channels: list[int], mixed: tuple[int, ...] = (48, 80, 128, 192), width: int = 96):
+    def __init__(self, channels: list[int], mixed: tuple[int, ...] = (48, 80, 128, 192), width: int = 96, labels: int = 0):
         super().__init__()
         self.across = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(channels, mixed, strict=True))
         self.between = nn.ModuleList(conv(mixed[i], mixed[max(i - 1, 0)]) for i in range(4))
         for layer in (*self.across, *self.between):
             nn.init.kaiming_normal_(layer.weight), nn.init.zeros_(layer.bias), layer.requires_grad_(False)
-        self.heads = nn.ModuleList()
+        self.heads, self.verdicts = nn.ModuleList(), nn.ModuleList()
         for c, halvings in zip(mixed, (3, 2, 1, 0), strict=True):
             layers = []
             for c_in in (c, width, width)[:halvings]:
                 layers += [spectral_norm(nn.Conv2d(c_in, width, 4, 2, 1)), GroupNorm(8, width), nn.LeakyReLU(0.2)]
             layers = layers or [spectral_norm(conv(c, width)), nn.LeakyReLU(0.2)]
-            self.heads.append(nn.Sequential(*layers, *_verdict(width, width)))
+            *rest, last = _verdict(width, width)
+            self.heads.append(nn.Sequential(*layers, *rest)), self.verdicts.append(last)
+        self.embeddings = nn.ModuleList(spectral_norm(nn.Embedding(labels, width)) for _ in mixed if labels)
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Four of (B, channels, H, W), each half as wide as the one before -> four maps of verdicts (B, 1, h, w)."""
+    def forward(self, features: list[Tensor], label: Tensor | None = None) -> list[Tensor]:
+        """Four of (B, channels, H, W), each half as wide as the one before -> four maps of verdicts (B, 1, h, w).
+
+        label: (B,) of the pictures, where there are labels.
+        """
         mixed = [layer(x) for layer, x in zip(self.across, features, strict=True)]
         for i in (3, 2, 1):
             mixed[i - 1] = mixed[i - 1] + F.interpolate(self.between[i](mixed[i]), size=mixed[i - 1].shape[-2:])
-        return [head(x) for head, x in zip(self.heads, mixed, strict=True)]
+        seen = [head(x) for head, x in zip(self.heads, mixed, strict=True)]
+        verdicts = [verdict(x) for verdict, x in zip(self.verdicts, seen, strict=True)]
+        for i, embedding in enumerate(self.embeddings):
+            verdicts[i] = verdicts[i] + (embedding(label)[:, :, None, None] * seen[i]).sum(1, keepdim=True)
+        return verdicts
 
 
 def pixel_discriminator(image_size: int, width: int = 48) -> nn.Sequential:
@@ -90,27 +100,29 @@ def _verdict(c_in: int, width: int) -> list[nn.Module]:
     return [spectral_norm(conv(c_in, width)), nn.LeakyReLU(0.2), spectral_norm(conv(width, 1))]
 
 
-def random_augmentation(n: int, image_size: int, generator: torch.Generator | None = None) -> Callable[[Tensor], Tensor]:
+def random_augmentation(
+    n: int, image_size: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Callable[[Tensor], Tensor]:
     """The same random change of colour and place, and the same hole, for photos and decoded pictures (n, 3, S, S).
 
     With few photos the discriminators would learn them by heart instead of what photos have in common. Zhao et al. 2020.
-    generator: of the CPU, for the same changes again.
+    device: of the pictures, and of generator, which is for the same changes again.
     """
-    brightness, saturation, contrast, has_hole = torch.rand(4, n, 1, 1, 1, generator=generator)
-    most = image_size // 8
-    shift = most - torch.randint(2 * most + 1, (n, 2), generator=generator)
-    y, x = torch.randint(image_size, (2, n, 1), generator=generator)
-    at = torch.arange(image_size)
+    drawn, most = {"generator": generator, "device": device}, image_size // 8
+    brightness, saturation, contrast, has_hole = torch.rand(4, n, 1, 1, 1, **drawn)
+    shift = most - torch.randint(2 * most + 1, (n, 2), **drawn)
+    y, x = torch.randint(image_size, (2, n, 1), **drawn)
+    at = torch.arange(image_size, device=device)
     hole = ((at - y).abs() < image_size // 4)[:, :, None] & ((at - x).abs() < image_size // 4)[:, None]
     keep = ~hole[:, None] | (has_hole < 0.5)
 
     def augment(x: Tensor) -> Tensor:
-        x = x + 0.6 * (brightness.to(x) - 0.5)
+        x = x + 0.6 * (brightness - 0.5)
         grey = x.mean(1, keepdim=True)
-        x = grey + (x - grey) * (1.2 * saturation.to(x) + 0.4)
+        x = grey + (x - grey) * (1.2 * saturation + 0.4)
         middle = x.mean((1, 2, 3), keepdim=True)
-        x = middle + (x - middle) * (0.6 * contrast.to(x) + 0.7)
-        return (random_translate(x, shift) * keep.to(x)).contiguous(memory_format=torch.channels_last)
+        x = middle + (x - middle) * (0.6 * contrast + 0.7)
+        return (random_translate(x, shift, most) * keep).contiguous(memory_format=torch.channels_last)
 
     return augment
 
@@ -119,7 +131,7 @@ class Adversary:
     """Discriminators on pixels and, when `features` are given, on the features of its network; with their optimizer.
 
     image_size: S of the pictures. learning_rate: of the discriminators. device: where they are, and the pictures will be.
-    bf16: compute in bfloat16; weights and losses stay in float32.
+    bf16: compute in bfloat16; weights and losses stay in float32. labels: how many labels pictures may have; needs features.
     """
 
     def __init__(
@@ -129,35 +141,45 @@ class Adversary:
         learning_rate: float = 2e-4,
         device: torch.device | str = "cpu",
         bf16: bool = False,
+        labels: int = 0,
     ):
         self.features, self.bf16 = features, bf16
         self.networks = nn.ModuleDict({"pixels": pixel_discriminator(image_size)})
         if features:
-            self.networks["features"] = FeatureDiscriminator(features.channels)
+            self.networks["features"] = FeatureDiscriminator(features.channels, labels=labels)
         self.networks.to(device=device, memory_format=torch.channels_last)
         self.learners = [weight for weight in self.networks.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.Adam(self.learners, learning_rate, betas=(0.0, 0.99), fused=True)
 
     def step(
-        self, x_hat: Tensor, x: Tensor, n_matched: int | None = None, generator: torch.Generator | None = None
+        self,
+        x_hat: Tensor,
+        x: Tensor,
+        n_matched: int | None = None,
+        generator: torch.Generator | None = None,
+        labels: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> AdversaryLosses:
         """Let the discriminators learn from one batch (hinge loss), then say what they make of x_hat.
 
         x_hat: decoded pictures (B, 3, S, S), with their graph; x: photos (B, 3, S, S). n_matched: how many of x_hat, the first
         ones, are reconstructions of those of x, and so have features to be compared; all when left out. generator: of the
-        augmentation. Raises FloatingPointError as `optimizer_step` does.
+        augmentation, on the pictures' device. labels: those of x_hat and of x, each (B,). Raises FloatingPointError as
+        `optimizer_step` does.
         """
-        augment = random_augmentation(len(x), x.shape[-1], generator)
+        augment = random_augmentation(len(x), x.shape[-1], generator, x.device)
         x_hat, x = augment(x_hat), augment(x)
         found, wanted = self._extract(x_hat), self._extract(x)
 
         self._learn(True)
-        real, fake = self._verdicts(x, wanted), self._verdicts(x_hat.detach(), [f.detach() for f in found])
+        real, fake = (
+            self._verdicts(x, wanted, labels[1]),
+            self._verdicts(x_hat.detach(), [f.detach() for f in found], labels[0]),
+        )
         judges = sum(F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(real, fake, strict=True))
         optimizer_step(judges, self.optimizer, self.learners, max_grad_norm=math.inf)
 
         self._learn(False)  # they stand still: gradients only pass through them
-        fooled = -sum(verdict.mean() for verdict in self._verdicts(x_hat, found))
+        fooled = -sum(verdict.mean() for verdict in self._verdicts(x_hat, found, labels[0]))
         matched = ([f[:n_matched] for f in scales] for scales in (found, wanted))
         return AdversaryLosses(judges.detach(), fooled, self.features(*matched) if self.features else x.new_zeros(()))
 
@@ -178,7 +200,7 @@ class Adversary:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             return self.features.network(x) if self.features else []
 
-    def _verdicts(self, x: Tensor, features: list[Tensor]) -> list[Tensor]:
+    def _verdicts(self, x: Tensor, features: list[Tensor], label: Tensor | None) -> list[Tensor]:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            maps = [self.networks["pixels"](x), *(self.networks["features"](features) if self.features else ())]
+            maps = [self.networks["pixels"](x), *(self.networks["features"](features, label) if self.features else ())]
         return [verdicts.float() for verdicts in maps]

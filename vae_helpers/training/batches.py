@@ -54,12 +54,16 @@ def make_batch(batch: Batch, pixels: Tensor, device: torch.device) -> Tensor:
     """
     x = to_float(pixels[batch.indices.to(pixels.device)], device)
     x = torch.where(batch.flip.to(device)[:, None, None, None], x.flip(3), x)
-    x = random_translate(x, batch.shift) if batch.shift.any() else x
+    x = random_translate(x, batch.shift, int(batch.shift.abs().max())) if batch.shift.any() else x
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def random_translate(x: Tensor, shift: Tensor) -> Tensor:
-    """Images (B, 3, S, S), each moved by its shift (B, 2): pixels down and right. What is behind the border is its mirror."""
-    size, most = x.shape[-1], int(shift.abs().max())
-    padded, starts = F.pad(x, [most] * 4, mode="reflect"), (most - shift).tolist()
-    return torch.stack([image[:, i : i + size, j : j + size] for image, (i, j) in zip(padded, starts, strict=True)])
+def random_translate(x: Tensor, shift: Tensor, most: int) -> Tensor:
+    """Images (B, 3, S, S), each moved by its shift (B, 2): pixels down and right. What is behind the border is its mirror.
+
+    most: the largest shift that may be asked for, less than S.
+    """
+    size, padded = x.shape[-1], F.pad(x, [most] * 4, mode="reflect")
+    rows, columns = (torch.arange(size, device=x.device) + most - shift.to(x.device)[..., None]).unbind(1)  # (B, S)
+    padded = padded.gather(2, rows[:, None, :, None].expand(*x.shape[:2], size, padded.shape[-1]))
+    return padded.gather(3, columns[:, None, None].expand_as(x))

@@ -26,11 +26,13 @@ def optimizer_step(loss: Tensor, optimizer: Optimizer, parameters: Iterable[Tens
     """One step down the gradient of `loss`, shortened to `max_grad_norm`. Returns whether the gradient was finite.
 
     Where it holds NaN or infinity the step is skipped: `parameters` and the optimizer's averages stay as they are, since one
-    bad batch must not spoil them for good. Raises FloatingPointError after ten such steps in a row.
+    bad batch must not spoil them for good. Raises FloatingPointError after ten such steps in a row. While a CUDA graph is
+    captured nothing can be asked: every step is taken.
     """
     optimizer.zero_grad()
     loss.backward()
-    finite = bool(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm).isfinite())
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    finite = (norm.is_cuda and torch.cuda.is_current_stream_capturing()) or bool(norm.isfinite())
     first = optimizer.param_groups[0]  # counted in the optimizer, so that two of them do not share a count
     first["skipped_in_a_row"] = 0 if finite else first.get("skipped_in_a_row", 0) + 1
     if finite:
