@@ -344,6 +344,15 @@ def test_a_run_that_only_gets_worse_stops_and_keeps_no_checkpoint_of_it(refused,
     assert not list((tmp_path / "models").rglob("vae_model_epoch_*"))
 
 
+def test_a_workspace_that_cannot_be_is_named_and_another_is_asked_for(refused, tmp_path, monkeypatch):
+    photos = write_images(tmp_path / "photos", 12)
+    (tmp_path / "file").write_text("")
+    for home in ("file", "/proc/nowhere"):
+        monkeypatch.setenv("VAE_HOME", home)
+        said = refused("split", photos)
+        assert f"cannot write '{tmp_path / home}/data/train/dogs'" in said and "Choose another folder (VAE_HOME" in said
+
+
 def test_a_number_of_images_may_be_put_aside(run, tmp_path, capsys):
     run("split", write_images(tmp_path / "photos", 20), "--test-size", 5)
     assert "15 training images, 5 test images" in capsys.readouterr().out

@@ -111,16 +111,18 @@ def lock_folder(folder: str | Path, what: str) -> Iterator[None]:
 
     what: what the folder holds, for the message ("the checkpoints"). The lock is a file beside the folder, which the system
     frees when the process ends in any way. Raises BlockingIOError, and changes nothing, when another holds it: the message
-    says which process, since when, and what to do.
+    says which process, since when, and what to do. Raises OSError where nothing can be written.
     """
     folder = Path(folder).resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     note, lock = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("holder", "lock"))
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(lock).acquire(timeout=0)
     except filelock.Timeout:
         holder = note.read_text(encoding="utf-8") if note.is_file() else "another process"
         raise BlockingIOError(f"{what} in {str(folder)!r} are being written by {holder}: wait for it, or stop it") from None
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     with held:
         process = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv)[:200]})"
         note.write_text(f"{process} since {time.strftime('%Y-%m-%d %H:%M:%S')}", encoding="utf-8")
