@@ -146,14 +146,12 @@ class RunningPrior(nn.Module):
 class Run:
     """Everything that a stop must not lose, and how the networks are joined.
 
-    features: of pretrained networks, if any. warm, grow: images after which the adversary joins, and the decoder grows. breeds:
-    names of the labels. sizes: of the VAE.
+    features: of pretrained networks, if any. warm: images after which the adversary joins. batch: images a step. breeds: names
+    of the labels. sizes: of the VAE.
     """
 
-    graphs = DEVICE.type == "cuda"
-
-    def __init__(self, features: FeatureDistance | None, warm: int, grow: int, batch: int, breeds: Sequence[str] = (), **sizes):
-        self.features, self.warm, self.grow_at, self.batch, self.breeds, self.sizes = features, warm, grow, batch, breeds, sizes
+    def __init__(self, features: FeatureDistance | None, warm: int, batch: int, breeds: Sequence[str] = (), **sizes):
+        self.features, self.warm, self.batch, self.breeds, self.sizes = features, warm, batch, breeds, sizes
         self.step, self.grown_at = 0, None
         self._make({})
         self.prior = RunningPrior(*self.vae.latent_shape, len(breeds) + 1).to(DEVICE)
@@ -211,7 +209,7 @@ class Run:
             _set_learning_rate(optimizer, rate)
         if self.step % 20 == 0:
             self.prior.refresh()
-        losses = self._replay(pictures) if self.graphs else self._learn(pictures, adversarial)
+        losses = self._replay(pictures) if DEVICE.type == "cuda" else self._learn(pictures, adversarial)
         update_ema(self.average, self.vae, self.step - (self.grown_at or 0), EMA_DECAY)
         self.step += 1
         return losses
@@ -357,18 +355,19 @@ def train(
         some = torch.randperm(len(pictures.pixels), generator=torch.Generator().manual_seed(0))[:200].to(DEVICE)
         with autocast():
             features = FeatureDistance(network.to(DEVICE), to_float(pictures.pixels[some], DEVICE))
-    run, path = Run(features, options.warm, options.grow, options.batch, breeds, **sizes), options.run.with_suffix(".pt")
+    run, path = Run(features, options.warm, options.batch, breeds, **sizes), options.run.with_suffix(".pt")
     if path.exists():
         run.load(path)
     torch.manual_seed(run.step)  # going on does not draw the first batches again
     print(f"{len(pictures.pixels)} pictures to learn from, {len(held_out)} held out; {run.images} images seen", flush=True)
     began, first, phase = time.perf_counter(), run.images, run.phase
     while (left := _left(run, options, began)) > 0:
-        if run.grown_at is None and run.images >= options.grow:
-            run.grow()
-        if run.phase != phase:
+        grow = run.grown_at is None and run.images >= options.grow
+        if grow or run.phase != phase:
             run.export(options.run.with_name(f"{options.run.name}_{phase}.safetensors"), crop)
-            phase = run.phase
+        if grow:
+            run.grow()
+        phase = run.phase
         losses = run.train_step(pictures, left)
         if run.step % options.log_every == 0:
             speed, told = (run.images - first) / (time.perf_counter() - began), {k: v.item() for k, v in losses.items()}
