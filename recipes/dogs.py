@@ -37,7 +37,7 @@ def read_dogs(dogs: Path) -> tuple[Tensor, list[str], list[str]]:
 
 
 def main(arguments: list[str] | None = None, network: nn.Module | None = None) -> None:
-    options = arguments_of(__doc__, arguments, **DEFAULTS | {"images": 2_000_000, "grow": 10**9})
+    options = arguments_of(__doc__, arguments, **DEFAULTS | {"images": 2_000_000, "warm": 200_000, "grow": 10**9})
     dogs, names, breed_of = read_dogs(options.dogs)
     breeds = sorted(set(breed_of))
     labels = torch.tensor([1 + breeds.index(breed) for breed in breed_of])

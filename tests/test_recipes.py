@@ -86,7 +86,7 @@ def test_of_every_photo_with_a_sure_box_the_head_is_cut_out(dogs_with_heads):
 def test_heads_are_learned_in_three_phases_and_a_stopped_run_goes_on(dogs_with_heads, tmp_path, capsys, monkeypatch):
     """Full networks on a few heads: warm, adversary, grown; in two calls."""
     monkeypatch.setattr(heads, "is_held_out", lambda name: zlib.crc32(name.encode()) % 2 == 0)  # of so few, enough for a sheet
-    run = [str(dogs_with_heads), str(tmp_path / "run"), "--warm", "32", "--grow", "64", "--save-every", "32"]
+    run = [str(dogs_with_heads), str(tmp_path / "run"), "--batch", "32", "--warm", "32", "--grow", "64", "--save-every", "32"]
     for images, size in ((64, 56), (128, 112)):
         heads.main([*run, "--images", str(images), "--threads", "2"], Features())
         picture = Image.open(tmp_path / f"run_{images:07d}.png")
@@ -105,7 +105,7 @@ def test_heads_are_learned_in_three_phases_and_a_stopped_run_goes_on(dogs_with_h
 @pytest.mark.slow
 def test_heads_are_learned_without_pretrained_features_too(dogs_with_heads, tmp_path, monkeypatch):
     monkeypatch.setattr(heads, "is_held_out", lambda name: zlib.crc32(name.encode()) % 2 == 0)
-    options = "--features off --warm 32 --grow 32 --images 64 --threads 2"
+    options = "--features off --batch 32 --warm 32 --grow 32 --images 64 --threads 2"
     heads.main([str(dogs_with_heads), str(tmp_path / "run"), *options.split()])
     assert load_pretrained(tmp_path / "run.safetensors").image_size == 112
 
@@ -117,7 +117,7 @@ def test_dogs_are_learned_with_their_breeds_and_a_run_ends_on_time(tmp_path, mon
     with tarfile.open(tmp_path / "stanford-64.tar", "w") as tar:
         for i, path in enumerate(sorted((tmp_path / "cut").iterdir())):
             tar.add(path, f"./n02-{('Great_Dane', 'pug')[i % 2]}/{path.name}")
-    options = "--warm 32 --images 96 --threads 2 --minutes 5 --save-every 1000"
+    options = "--batch 32 --warm 32 --images 96 --threads 2 --minutes 5 --save-every 1000"
     dogs.main([str(tmp_path), str(tmp_path / "run"), *options.split()], Features())
     vae, prior = load_pretrained(tmp_path / "run.safetensors"), load_prior(tmp_path / "run_prior.safetensors")
     assert (vae.breeds, vae.crop, vae.image_size) == (("Great dane", "Pug"), "box", 56)
