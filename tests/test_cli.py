@@ -270,6 +270,15 @@ def test_a_walk_between_draws_follows_its_seed_and_way(run, vae, tmp_path):
     assert first == again and len({first, other, straight}) == 3
 
 
+def test_a_walk_without_photos_goes_between_draws_from_the_best_prior_that_a_model_has(run, vae, tmp_path):
+    prior = FullGaussian((12,)).fit(3 + torch.randn(100, 12, generator=torch.Generator().manual_seed(0)))
+    prior.save(tmp_path / "models/saved_models/prior.safetensors")
+    run("walk", "--steps", 2, "--seed", 1)
+    with torch.no_grad():
+        wanted = vae.decode(prior.sample(2, torch.Generator().manual_seed(1)))
+    assert_same_pixels(walk_images(tmp_path / "outputs/walk.gif"), wanted, within=3)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -186,7 +186,7 @@ def walk(
     """Walk from one dog to another and back: a GIF, outputs/walk.gif.
 
     Args:
-        start: an image file; a draw from N(0, I) when left out.
+        start: an image file; a draw from the best prior that the model has when left out.
         end: an image file; another draw when left out.
         steps: how many pictures, both ends included.
         straight: along the straight line instead of the sphere's arc.
@@ -196,7 +196,7 @@ def walk(
     import torch
 
     vae = _checkpoint(model, seed).vae
-    ends = list(torch.randn(2, *vae.latent_shape, generator=torch.Generator().manual_seed(seed)))
+    ends = list(models.load_prior(_path(model)).sample(2, torch.Generator().manual_seed(seed)))
     for i, photo in enumerate((start, end)):
         if photo is not None:
             pixels = torch.tensor(data.decode_image(photo, vae.image_size, crop or vae.crop)).permute(2, 0, 1)

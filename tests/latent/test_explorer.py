@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae_helpers.data import DogImages, decode_image
 from vae_helpers.latent import LatentExplorer, attribute_directions, lerp, slerp
-from vae_helpers.models import AttentionVAE, SpatialVAE, to_float, to_uint8
+from vae_helpers.models import AttentionVAE, FullGaussian, SpatialVAE, to_float, to_uint8
 
 DOGS = random_pixels(30)
 AXES, MORE_AXES, NUMBERS, MORE_NUMBERS = (
@@ -191,12 +191,21 @@ def test_a_morph_goes_from_one_dog_to_the_other_on_its_way(explorer, on_sphere, 
     torch.testing.assert_close(explorer.z, ends[1])
 
 
-def test_random_dogs_are_drawn_from_the_standard_normal_distribution_and_no_two_are_the_same(explorer):
-    drawn = []
-    for _ in range(30):
-        explorer.random()
-        drawn.append(explorer.z)
-    drawn = torch.stack(drawn)
+def draws(explorer) -> Tensor:
+    """(30, L): where "Random" led, thirty times."""
+    return torch.stack([(press(explorer, "Random"), explorer.z)[1] for _ in range(30)])
+
+
+def test_random_dogs_are_drawn_from_the_prior_that_is_given(explore):
+    prior = FullGaussian((12,)).fit(5 + 0.1 * torch.randn(100, 12, generator=torch.Generator().manual_seed(0)))
+    explorer = explore(prior=prior)
+    drawn = draws(explorer)
+    assert abs(drawn.mean() - 5) < 0.1 and abs(drawn.std() - 0.1) < 0.03
+    assert torch.equal(shown(explorer), decoded(explorer, drawn[-1]))
+
+
+def test_without_a_prior_random_dogs_are_standard_normal_and_no_two_are_the_same(explorer):
+    drawn = draws(explorer)
     assert drawn.mean().abs() < 0.2 and abs(drawn.std() - 1) < 0.15  # four standard errors
     assert len(drawn.unique(dim=0)) == 30 and explorer.status.value.endswith("from a random draw")
 

@@ -17,6 +17,7 @@ from ..data.heads import NoHead
 from ..data.images import DogImages, decode_image
 from ..files import write_file
 from ..models.inference import decode_latents, encode_images
+from ..models.priors import Prior, StandardNormal
 from ..models.vae import BaseVAE
 from ..plots import figure_bytes, image_rows, image_sheet
 from .directions import Directions, dimensions_by_kl, lerp, principal_axes, slerp
@@ -31,7 +32,8 @@ class LatentExplorer(ExplorerPanel):
 
     dogs: held-out images to start from, and to measure axes and ranges on: `DogImages` or uint8 (N, 3, S, S), N at least 2.
     directions: more sets of sliders, name -> `Directions`, shown before principal axes and single dimensions. title: its
-    heading. output_dir: where "Save PNG" writes. Raises ValueError for dogs of another shape.
+    heading. output_dir: where "Save PNG" writes. prior: what "Random" draws from, N(0, I) when left out. Raises ValueError for
+    dogs of another shape.
 
     `z` is the latent in the picture, (*latent_shape) on the CPU; `picture.value` is its image as PNG bytes; `ranges` holds
     both ends' coordinates of each slider, whose own value runs from 0 to 50.
@@ -44,8 +46,10 @@ class LatentExplorer(ExplorerPanel):
         directions: Mapping[str, Directions] | None = None,
         title: str = "A walk through the latent space",
         output_dir: str | Path = "outputs",
+        prior: Prior | None = None,
     ):
         self.vae, self.title, self.output_dir = vae, title, Path(output_dir)
+        self.prior = prior or StandardNormal(vae.latent_shape)
         self._generator, self._timer = torch.Generator().manual_seed(0), None
         self.dogs = dogs.pixels if isinstance(dogs, DogImages) else dogs
         if self.dogs.dtype != torch.uint8 or self.dogs.dim() != 4 or len(self.dogs) < 2:
@@ -83,8 +87,8 @@ class LatentExplorer(ExplorerPanel):
         self._start_from(self._encode(photo), photo, title)
 
     def random(self) -> None:
-        """Go to a new draw from N(0, I)."""
-        z = torch.randn(self.vae.latent_shape, generator=self._generator)
+        """Go to a new draw from the prior."""
+        z = self.prior.sample(1, self._generator)[0]
         self._start_from(z, decode_latents(self.vae, z[None])[0], "a random draw")
 
     def reset(self) -> None:
