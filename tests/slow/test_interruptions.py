@@ -1,5 +1,6 @@
 """Slow checks (`make check`): what is killed loses nothing that was finished; two processes train as one does."""
 
+import csv
 import hashlib
 import io
 import itertools
@@ -175,6 +176,11 @@ def contents(folder):
     def content(path):
         if path.is_dir():
             return b""
+        if path.name == "history.csv":  # without what tells the time
+            rows = list(csv.DictReader(path.read_text().splitlines()))
+            for row in rows:
+                del row["seconds"], row["images_per_second"]
+            return repr(rows).encode()
         if path.suffix == ".safetensors":  # whose notes are in no order
             with safe_open(path, "pt") as file:
                 return repr(sorted(file.metadata().items())).encode() + file.get_tensor("pixels").numpy().tobytes()

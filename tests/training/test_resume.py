@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import shutil
@@ -37,12 +38,14 @@ def stopped(folder, after=1, **options):
 def test_every_epoch_leaves_a_checkpoint_that_can_be_used_alone(tmp_path):
     made = []
     vae, history = trained(checkpoint_dir=tmp_path, on_epoch=lambda vae, record: made.append(vae.sample(2).sum()))
-    assert set(tree(tmp_path)) == {*(f"vae_model_epoch_{epoch}.pth" for epoch in (1, 2, 3)), STATE_FILE}
+    assert set(tree(tmp_path)) == {*(f"vae_model_epoch_{epoch}.pth" for epoch in (1, 2, 3)), STATE_FILE, "history.csv"}
     for epoch, path in list_checkpoints(tmp_path).items():
         checkpoint = load_checkpoint(path)
         assert (checkpoint.epoch, checkpoint.history) == (epoch, history[:epoch])
         assert checkpoint.settings["batch_size"] == 8
     assert same_weights(checkpoint.vae, vae) and len(made) == 3
+    rows = csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
+    assert [{name: float(value) for name, value in row.items()} for row in rows] == history
 
 
 # ---------------------------------------------------------------- a run that goes on

@@ -1,6 +1,7 @@
 """Checkpoints: each can be used alone, all are written whole, and none is used before it is checked.
 
 vae_model_epoch_{epoch}.pth   weights, architecture, preprocessing, history, settings: a model to use
+history.csv                   a row an epoch, for a spreadsheet or a tracker
 training_state.pth            what is needed to go on from the newest of them (optimizer), kept once
 
 A checkpoint may also be a .safetensors file with the same content: the same functions write and read it. Neither kind can run
@@ -29,7 +30,7 @@ from .losses import BETA
 from .residual import ResidualVAE
 from .vae import VAE, BaseVAE
 
-STATE_FILE = "training_state.pth"
+STATE_FILE, HISTORY_FILE = "training_state.pth", "history.csv"
 _KINDS = {"vector": VAE, "attention": AttentionVAE, "spatial": SpatialVAE, "residual": ResidualVAE}
 _CHECKPOINT_NAME = re.compile(r"vae_model_epoch_(\d+)\.(safetensors|pth)")
 
@@ -213,13 +214,13 @@ def run_name(run: dict[str, Any]) -> str:
 
 
 def archive_run(folder: str | Path, name: str) -> Path:
-    """Move every checkpoint in `folder`, and its training state, to `folder/name` (or `name-2`, …); returns that folder."""
+    """Move every checkpoint, the training state and the history to `folder/name` (or `name-2`, …); returns that folder."""
     folder = Path(folder)
     names = (f"{name}-{n}" if n > 1 else name for n in range(1, 10_000))
     target = next(folder / each for each in names if not (folder / each).exists())
     target.mkdir(parents=True)
     for path in sorted(folder.iterdir()):  # the state first: after a kill, checkpoints without one are taken for another run's
-        if path.name == STATE_FILE or _CHECKPOINT_NAME.fullmatch(path.name):
+        if path.name in (STATE_FILE, HISTORY_FILE) or _CHECKPOINT_NAME.fullmatch(path.name):
             path.rename(target / path.name)
     return target
 

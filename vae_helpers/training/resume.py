@@ -1,6 +1,8 @@
 """What a training run is made of, what a stop must not lose, and how a run that was stopped goes on."""
 
+import csv
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..files import remove_stale_temp_files
+from ..files import remove_stale_temp_files, write_file
 from ..models import checkpoint as checkpoints
 from ..models.vae import BaseVAE
 from .settings import TrainingSettings
@@ -58,10 +60,15 @@ def save_epoch(folder: Path, state: TrainState) -> None:
 
 
 def save_state(folder: Path, state: TrainState) -> None:
-    """Write what the training needs to go on beside the checkpoint of its epoch, which holds the result and the history."""
+    """Write what the training needs to go on beside the checkpoint of its epoch, and the history as a table."""
     about = {"run": state.run, "name": state.name, "epoch": len(state.history)}
     weights = {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
     checkpoints.save_training_state(folder, about | weights)
+    if state.history:
+        table = io.StringIO()
+        rows = csv.DictWriter(table, state.history[-1], extrasaction="ignore", lineterminator="\n")
+        rows.writeheader(), rows.writerows(state.history)
+        write_file(folder / checkpoints.HISTORY_FILE, table.getvalue())
 
 
 def resume(folder: Path, state: TrainState) -> None:
