@@ -3,11 +3,13 @@
 python notebooks/run_series.py             run 01 to 05; executed notebooks go to outputs/
 python notebooks/run_series.py 03 06       run the notebooks whose names begin so
 python notebooks/run_series.py --refresh   run all on toy dogs in a temporary workspace; outputs go into notebooks/,
-                                           and so does beta_sweep.csv when no notebook is named
+                                           and so does beta_sweep.csv when no notebook is named; each notebook
+                                           keeps a hash of the code that they are of
 """
 
 import argparse
 import base64
+import hashlib
 import io
 import os
 import re
@@ -94,6 +96,12 @@ def with_smaller_pictures(
                 if "image/png" in output.metadata:
                     output.metadata["image/jpeg"] = output.metadata.pop("image/png")
     return notebook
+
+
+def code_hash(notebook: nbformat.NotebookNode) -> str:
+    """What tells whether a code cell was edited after the run that gave the outputs."""
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()
 
 
 def encoded(picture: str, **options: object) -> str:
@@ -186,6 +194,7 @@ def make_dogs(paths: list[Path]) -> None:
 def refresh(paths: list[Path]) -> None:
     """Run these chapters and solutions, write their outputs into them, and the README's pictures into docs/."""
     for path, notebook in run_all(paths):
+        notebook.metadata["code_hash"] = code_hash(notebook)
         nbformat.write(with_smaller_pictures(notebook), path)
     for picture in ("reconstructed.png", "samples.png", "rate_distortion.png", "factors.png"):
         if (folders().outputs / picture).exists():
