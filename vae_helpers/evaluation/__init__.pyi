@@ -5,17 +5,15 @@ from .baselines import (
 )
 from .evaluation import Evaluation as Evaluation, evaluate as evaluate
 from .features import DogFeatures as DogFeatures, load_dog_features as load_dog_features, load_inception as load_inception
-from .likelihood import (
-    BYTE_WIDTH as BYTE_WIDTH,
-    bits_per_dimension as bits_per_dimension,
-    elbo as elbo,
-    importance_weighted_bound as importance_weighted_bound,
-)
 from .metrics import (
+    BYTE_WIDTH as BYTE_WIDTH,
     active_units as active_units,
     aggregate_posterior_gap as aggregate_posterior_gap,
+    bits_per_dimension as bits_per_dimension,
+    elbo as elbo,
     evaluate_vae as evaluate_vae,
     image_quality as image_quality,
+    importance_weighted_bound as importance_weighted_bound,
     psnr as psnr,
 )
 from .probes import FactorRecovery as FactorRecovery, recover_factors as recover_factors

@@ -14,7 +14,7 @@ from torch.distributions import LowRankMultivariateNormal
 from ..models.inference import to_float
 from ..models.losses import BETA, noise_variance
 from ..models.vae import BaseVAE
-from .likelihood import BYTE_WIDTH
+from .metrics import BYTE_WIDTH
 
 
 def principal_components(train: Tensor, n_components: int) -> PCA:

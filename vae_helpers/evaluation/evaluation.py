@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from ..models.inference import decode_latents, encode_images, to_float, to_uint8
@@ -11,8 +12,7 @@ from ..models.losses import BETA, noise_variance
 from ..models.vae import BaseVAE
 from .baselines import LinearVAE, nearest_images, principal_components
 from .features import load_dog_features
-from .likelihood import bits_per_dimension, elbo, importance_weighted_bound
-from .metrics import EvalMetrics, aggregate_posterior_gap, evaluate_vae, image_quality
+from .metrics import aggregate_posterior_gap, bits_per_dimension, elbo, evaluate_vae, image_quality, importance_weighted_bound
 from .probes import recover_factors
 from .sample_metrics import Extractor, extract_features, sample_metrics
 
@@ -65,7 +65,8 @@ def evaluate(
     x_hat = decode_latents(vae, mu)
     samples = decode_latents(vae, torch.randn(mu.shape, generator=torch.Generator().manual_seed(seed)))
     held_out, on_train = (evaluate_vae(vae, pixels, beta, seed) for pixels in (test, train[: len(test)]))
-    baseline, x_hat_pca = _baseline(vae, train, test, held_out, on_train.recon_sampled, seed)
+    components = principal_components(train, mu[0].numel())
+    baseline, x_hat_pca = _baseline(vae, components, test, beta, on_train.recon_sampled, seed)
     gap = aggregate_posterior_gap(mu, logvar, encode_images(vae, train)[0], seed)
     about = {"images": images, "n_images": len(test), "n_train": len(train), "n_train_in_all": len(all_train), "seed": seed}
     metrics = about | {
@@ -95,13 +96,12 @@ def _random_part(n: int, limit: int, seed: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:limit].sort().values
 
 
-def _baseline(vae: BaseVAE, train: Tensor, test: Tensor, held_out: EvalMetrics, noise: float, seed: int) -> tuple[dict, Tensor]:
+def _baseline(vae: BaseVAE, components: PCA, test: Tensor, beta: float, noise: float, seed: int) -> tuple[dict, Tensor]:
     """Metrics of the linear VAE, bounds on log P(x) of both models, and x_hat (N, 3, S, S) of test from PCA.
 
-    noise: a variance for the bound at the model's own error.
+    components: of train, as many as latent numbers. noise: a variance for the bound at the model's own error.
     """
-    beta, n_dims, few = held_out.beta, test[0].numel(), test[:N_FOR_BOUND]
-    components = principal_components(train, len(held_out.kl_per_dim))
+    n_dims, few = test[0].numel(), test[:N_FOR_BOUND]
     pca = LinearVAE(components, 1e-12)  # with no noise left, it is PCA
     x_hat = decode_latents(pca, encode_images(pca, test)[0])
     if not beta:
