@@ -1,4 +1,4 @@
-from .attention import Attention as Attention, AttentionVAE as AttentionVAE, ResBlock as ResBlock, SpatialVAE as SpatialVAE
+from .attention import Attention as Attention, AttentionVAE as AttentionVAE, SpatialVAE as SpatialVAE
 from .checkpoint import (
     STATE_FILE as STATE_FILE,
     Checkpoint as Checkpoint,
@@ -18,7 +18,13 @@ from .inference import (
     to_float as to_float,
     to_uint8 as to_uint8,
 )
-from .layers import GroupNorm as GroupNorm, Residual as Residual, upsample as upsample, use_bfloat16 as use_bfloat16
+from .layers import (
+    GroupNorm as GroupNorm,
+    ResBlock as ResBlock,
+    Residual as Residual,
+    upsample as upsample,
+    use_bfloat16 as use_bfloat16,
+)
 from .losses import (
     BETA as BETA,
     VAELoss as VAELoss,

@@ -8,25 +8,11 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import GroupNorm, conv, sequential, zeroed
+from .layers import GroupNorm, ResBlock, conv, sequential
 from .vae import LOGVAR_RANGE, BaseVAE
 
 EPS = 1e-6  # of every normalisation, as in Stable Diffusion
 MULTIPLES = (1, 2, 4, 4)  # of the width: channels at 56, 28, 14 and 7 pixels (SpatialVAE: at 28, 14 and 7)
-
-
-class ResBlock(nn.Module):
-    """x + f(x), f twice: normalise, activation, convolve. (B, c_in, H, W) -> (B, c_out, H, W). Starts as its skip alone."""
-
-    def __init__(self, c_in: int, c_out: int, groups: int):
-        super().__init__()
-        self.norm1, self.conv1 = GroupNorm(groups, c_in, EPS), conv(c_in, c_out)
-        self.norm2, self.conv2 = GroupNorm(groups, c_out, EPS), zeroed(conv(c_out, c_out))
-        self.skip = nn.Conv2d(c_in, c_out, kernel_size=1) if c_in != c_out else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
 
 
 class Attention(nn.Module):
@@ -57,15 +43,15 @@ def resolution_stages(way: str, channels: list[int], blocks: int, groups: int) -
                 downsample(c_in) if way == "down" else nn.Sequential(nn.Upsample(scale_factor=2.0), conv(c_in, c_in))
             )
         for j in range(blocks):
-            layers[f"{way}{i}_block{j}"] = ResBlock(c if j else c_in, c, groups)
+            layers[f"{way}{i}_block{j}"] = ResBlock(c if j else c_in, c, groups, EPS)
         c_in = c
     return layers
 
 
 def middle_stage(channels: int, groups: int) -> dict[str, nn.Module]:
     """Two residual blocks with attention between them."""
-    first, attention = ResBlock(channels, channels, groups), Attention(channels, groups)
-    return {"mid_block0": first, "mid_attention": attention, "mid_block1": ResBlock(channels, channels, groups)}
+    first, attention = ResBlock(channels, channels, groups, EPS), Attention(channels, groups)
+    return {"mid_block0": first, "mid_attention": attention, "mid_block1": ResBlock(channels, channels, groups, EPS)}
 
 
 class AttentionEncoder(nn.Module):

@@ -54,6 +54,27 @@ class Residual(nn.Module):
         return x + self.conv2(F.silu(self.conv1(self.norm1(x))))
 
 
+class ResBlock(nn.Module):
+    """x + f(x), f twice: normalise, activation, convolve. (B, c_in, H, W) -> (B, c_out, H, W). Starts as its skip alone.
+
+    style: size of a vector (B, style) that enters between the two convolutions, as a bias of every channel; 0 without one.
+    """
+
+    def __init__(self, c_in: int, c_out: int, groups: int = 8, eps: float = 1e-5, style: int = 0):
+        super().__init__()
+        self.norm1, self.conv1 = GroupNorm(groups, c_in, eps), conv(c_in, c_out)
+        self.norm2, self.conv2 = GroupNorm(groups, c_out, eps), zeroed(conv(c_out, c_out))
+        self.skip = nn.Conv2d(c_in, c_out, kernel_size=1) if c_in != c_out else nn.Identity()
+        if style:
+            self.bias = zeroed(nn.Linear(style, c_out))
+            nn.init.normal_(self.bias.weight, std=0.3 / style**0.5)
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h if style is None else h + self.bias(style)[:, :, None, None]
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
 def use_bfloat16(device: torch.device, precision: str = "auto") -> bool:
     """Whether to compute in bfloat16 on `device`. precision: "bfloat16", "float32", or "auto": where it is the faster one.
 

@@ -12,41 +12,15 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import GroupNorm, conv, zeroed
+from .layers import GroupNorm, ResBlock, conv, sequential, zeroed
 from .vae import LOGVAR_RANGE, BaseVAE
 
 STYLE = 256  # numbers that the latent becomes before it enters the blocks
 
 
-class StyleResidual(nn.Module):
-    """x + f(x), f twice: normalise, activation, convolve. (B, C, H, W) -> the same. Starts as the identity.
-
-    style: size of a vector (B, style) that enters between the two convolutions, as a bias of every channel; 0 without one.
-    """
-
-    def __init__(self, channels: int, style: int = 0):
-        super().__init__()
-        self.norm1, self.conv1 = GroupNorm(8, channels), conv(channels, channels)
-        self.norm2, self.conv2 = GroupNorm(8, channels), zeroed(conv(channels, channels))
-        if style:
-            self.bias = zeroed(nn.Linear(style, channels))
-            nn.init.normal_(self.bias.weight, std=0.3 / style**0.5)
-
-    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = h if style is None else h + self.bias(style)[:, :, None, None]
-        return x + self.conv2(F.silu(self.norm2(h)))
-
-
-class NearestUpsample(nn.Module):
+def nearest_upsample(c_in: int, c_out: int) -> nn.Sequential:
     """(B, c_in, H, W) -> (B, c_out, 2H, 2W) by nearest neighbours."""
-
-    def __init__(self, c_in: int, c_out: int):
-        super().__init__()
-        self.narrow, self.conv = nn.Conv2d(c_in, c_out, kernel_size=1), conv(c_out, c_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(self.narrow(x), scale_factor=2.0))
+    return sequential(narrow=nn.Conv2d(c_in, c_out, kernel_size=1), up=nn.Upsample(scale_factor=2.0), conv=conv(c_out, c_out))
 
 
 class ResidualEncoder(nn.Module):
@@ -58,7 +32,7 @@ class ResidualEncoder(nn.Module):
         self.halve = halve
         self.down = nn.ModuleList([nn.Conv2d(3, a, 4, 2, 1), conv(a, b, stride=2), conv(b, c, stride=2)])  # 28, 14, 7 pixels
         blocks = zip(widths, (1, 1, 2), strict=True)
-        self.blocks = nn.ModuleList(nn.Sequential(*(StyleResidual(width) for _ in range(n))) for width, n in blocks)
+        self.blocks = nn.ModuleList(nn.Sequential(*(ResBlock(width, width) for _ in range(n))) for width, n in blocks)
         self.norm_out, self.conv_out, self.linear_out = GroupNorm(8, c), nn.Conv2d(c, 64, 1), nn.Linear(64 * 49, 2 * latent_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,13 +57,13 @@ class ResidualDecoder(nn.Module):
         self.mapping = nn.Sequential(nn.Linear(latent_dim, STYLE), nn.SiLU(), nn.Linear(STYLE, STYLE), nn.SiLU())
         self.linear_in, self.conv_in = nn.Linear(latent_dim, 64 * 49), nn.Conv2d(64, widths[0], 1)
         blocks = zip(widths, (2, 2, 2, 1), strict=True)
-        self.blocks = nn.ModuleList(nn.ModuleList(StyleResidual(c, STYLE) for _ in range(n)) for c, n in blocks)
-        self.up = nn.ModuleList(NearestUpsample(a, b) for a, b in pairwise(widths))
+        self.blocks = nn.ModuleList(nn.ModuleList(ResBlock(c, c, style=STYLE) for _ in range(n)) for c, n in blocks)
+        self.up = nn.ModuleList(nearest_upsample(a, b) for a, b in pairwise(widths))
         self.norm_out, self.conv_out = GroupNorm(8, last), conv(last, 3)
         nn.init.normal_(self.conv_out.weight, std=0.01)
         self.fine = nn.ModuleDict()
         if grown:
-            self.fine["up"], self.fine["block"] = NearestUpsample(last, last // 2), StyleResidual(last // 2, STYLE)
+            self.fine["up"], self.fine["block"] = nearest_upsample(last, last // 2), ResBlock(last // 2, last // 2, style=STYLE)
             self.fine["norm_out"], self.fine["conv_out"] = GroupNorm(8, last // 2), zeroed(conv(last // 2, 3))
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
