@@ -50,11 +50,12 @@ def find_duplicates(images: DogImages, limit: int = 32, max_pairs: int = 1_000_0
     for mirrored, others in ((False, plain), (True, _hashes(pixels[i].flip(-1) for i in alone))):
         for start in range(0, len(alone), _AT_ONCE):
             end = start + _AT_ONCE
-            bits = (hashes.shape[1] - others[start:end] @ plain[:end].T) / 2  # of 1 and -1
-            b, a = np.nonzero(np.tril(bits <= limit, start - 1))
-            close, ends = bits[b, a].astype(int).tolist(), (alone[a], alone[start + b])
-            alike = looks.alike(*ends, mirrored).tolist()
-            found += [(d, mirrored, *pair) for d, same, *pair in zip(close, alike, *ends, strict=True) if same]
+            near = others[start:end] @ plain[:end].T >= hashes.shape[1] - 2 * limit  # of 1 and -1
+            b, a = np.divmod(np.flatnonzero(near), near.shape[1])
+            a, b = a[a < start + b], start + b[a < start + b]
+            bits = (others[b] != plain[a]).sum(1).tolist()
+            alike = looks.alike(alone[a], alone[b], mirrored).tolist()
+            found += [(d, mirrored, *pair) for d, same, *pair in zip(bits, alike, alone[a], alone[b], strict=True) if same]
             if len(found) > 2 * max_pairs:
                 many = f"more than {max_pairs:,} pairs are alike: frames of a film?"
                 raise ValueError(f"{many} Lower limit={limit}, or take fewer")
