@@ -4,7 +4,6 @@ from .baselines import (
     principal_components as principal_components,
 )
 from .evaluation import Evaluation as Evaluation, evaluate as evaluate
-from .features import DogFeatures as DogFeatures, load_dog_features as load_dog_features, load_inception as load_inception
 from .metrics import (
     BYTE_WIDTH as BYTE_WIDTH,
     active_units as active_units,
@@ -20,8 +19,11 @@ from .probes import FactorRecovery as FactorRecovery, recover_factors as recover
 from .report import reconstruction_saver as reconstruction_saver, write_report as write_report
 from .sample_metrics import (
     Comparison as Comparison,
+    DogFeatures as DogFeatures,
     compare_features as compare_features,
     extract_features as extract_features,
+    load_dog_features as load_dog_features,
+    load_inception as load_inception,
     nearest_features as nearest_features,
     sample_metrics as sample_metrics,
 )

@@ -46,20 +46,15 @@ class LinearVAE(BaseVAE):
     """
 
     def __init__(self, pca: PCA, beta: float = BETA, posterior_scale: float = 1.0):
-        super().__init__(math.isqrt(pca.n_features_in_ // 3))
+        super().__init__(math.isqrt(pca.n_features_in_ // 3), (pca.n_components_,))
         if not beta > 0:
             raise ValueError(f"beta={beta} must be above 0: it stands for the noise of the decoder")
-        self.latent_shape, self.noise_variance = (pca.n_components_,), noise_variance(beta, pca.n_features_in_)
+        self.noise_variance = noise_variance(beta, pca.n_features_in_)
         eigenvalue = torch.from_numpy(pca.explained_variance_).double().clamp_min(self.noise_variance)
         loadings = (eigenvalue - self.noise_variance).sqrt()[:, None] * torch.from_numpy(pca.components_)
-        fixed = {
-            "mean": torch.from_numpy(pca.mean_),
-            "loadings": loadings,
-            "posterior_gains": loadings / eigenvalue[:, None],
-            "logvar": (self.noise_variance / eigenvalue * posterior_scale**2).log(),
-        }
-        for name, value in fixed.items():
-            setattr(self, name, nn.Parameter(value.float(), requires_grad=False))
+        gains, variance = loadings / eigenvalue[:, None], self.noise_variance / eigenvalue * posterior_scale**2
+        fixed = torch.from_numpy(pca.mean_), loadings, gains, variance.log()
+        self.mean, self.loadings, self.posterior_gains, self.logvar = (nn.Parameter(x.float(), False) for x in fixed)
 
     def encoder(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) in [-1, 1] -> mu, logvar, each (B, latent_dim)."""

@@ -11,10 +11,9 @@ from ..models.inference import decode_latents, encode_images, to_float, to_uint8
 from ..models.losses import BETA, noise_variance
 from ..models.vae import BaseVAE
 from .baselines import LinearVAE, nearest_images, principal_components
-from .features import load_dog_features
 from .metrics import aggregate_posterior_gap, bits_per_dimension, elbo, evaluate_vae, image_quality, importance_weighted_bound
 from .probes import recover_factors
-from .sample_metrics import Extractor, extract_features, sample_metrics
+from .sample_metrics import Extractor, extract_features, load_dog_features, sample_metrics
 
 MIN_IMAGES, FOR_FACTORS, FOR_SAMPLES = 2, 8, 12  # of train and of test; without enough of them the rest is measured
 N_FOR_BOUND, N_IMPORTANCE_SAMPLES = 200, 32  # images and samples of the bound: it decodes their product

@@ -151,9 +151,8 @@ def elbo(vae: BaseVAE, pixels: Tensor, noise_variance: float, n_samples: int = 1
     draws of z (seed: of these), the KL is in closed form. Raises ValueError for a variance that is not above 0 and for fewer
     than one sample. Kingma & Welling 2014, eq. 3.
     """
-    mu, logvar = encode_images(vae, pixels)
-    log_px, _ = _posterior_samples(vae, pixels, mu, logvar, noise_variance, n_samples, seed)
-    return log_px.mean(0) - kl_divergence(mu, logvar).double()
+    log_px, _, kl = _posterior_samples(vae, pixels, noise_variance, n_samples, seed)
+    return log_px.mean(0) - kl
 
 
 def importance_weighted_bound(
@@ -164,18 +163,15 @@ def importance_weighted_bound(
     On average never above log P(x), and nearer to it with more samples; with one it is the ELBO, on average. Arguments and
     errors as in `elbo`. Burda, Grosse & Salakhutdinov 2016, eq. 8.
     """
-    mu, logvar = encode_images(vae, pixels)
-    log_px, log_ratio = _posterior_samples(vae, pixels, mu, logvar, noise_variance, n_importance_samples, seed)
+    log_px, log_ratio, _ = _posterior_samples(vae, pixels, noise_variance, n_importance_samples, seed)
     return (log_px + log_ratio).logsumexp(0) - math.log(n_importance_samples)
 
 
-def _posterior_samples(
-    vae: BaseVAE, pixels: Tensor, mu: Tensor, logvar: Tensor, noise_variance: float, n: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """log P(x|z) and log p(z) / q(z|x) of `n` draws of z for each image, each (n, N) float64."""
+def _posterior_samples(vae: BaseVAE, pixels: Tensor, noise_variance: float, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """log P(x|z) and log p(z) / q(z|x) of `n` draws of z for each image, each (n, N), and the KL, (N,); all float64."""
     if n < 1 or not noise_variance > 0:
         raise ValueError(f"{n} samples of z must be at least 1, noise_variance={noise_variance} must be above 0")
-    generator = torch.Generator().manual_seed(seed)
+    (mu, logvar), generator = encode_images(vae, pixels), torch.Generator().manual_seed(seed)
     constant = math.log(BYTE_WIDTH) - 0.5 * math.log(2 * math.pi * noise_variance)
     log_px, log_ratio = [], []
     for _ in range(n):
@@ -184,4 +180,4 @@ def _posterior_samples(
         log_px.append(pixels[0].numel() * constant - squared_errors(vae, z, pixels) / (2 * noise_variance))
         # the constants of both Gaussians cancel
         log_ratio.append(0.5 * (eps.square() + logvar - z.square()).flatten(1).double().sum(1))
-    return torch.stack(log_px), torch.stack(log_ratio)
+    return torch.stack(log_px), torch.stack(log_ratio), kl_divergence(mu, logvar).double()

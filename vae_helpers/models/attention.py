@@ -111,10 +111,9 @@ class AttentionVAE(BaseVAE):
     kind, patch, blocks = "attention", 1, (2, 3)  # residual blocks at each size: in the encoder, in the decoder
 
     def __init__(self, width: int = 32, latent_channels: int = 8, groups: int = 8, image_size: int = 56):
-        super().__init__(image_size)
-        if min(width, latent_channels, groups) < 1 or width % groups:
-            raise ValueError(f"width={width} must be a multiple of groups={groups}; both, and {latent_channels=}, at least 1")
-        self.latent_shape = (latent_channels, image_size // 8, image_size // 8)
+        super().__init__(image_size, (latent_channels, image_size // 8, image_size // 8))
+        if min(width, groups) < 1 or width % groups:
+            raise ValueError(f"width={width} must be a multiple of groups={groups}; both at least 1")
         sizes = {"latent_channels": latent_channels, "groups": groups}
         self.architecture = {"kind": self.kind, "width": width, "image_size": image_size} | sizes
         channels = [width * multiple for multiple in MULTIPLES[: 5 - self.patch.bit_length()]]

@@ -101,15 +101,12 @@ class ResidualVAE(BaseVAE):
         image_size: int = 56,
         breeds: Sequence[str] = (),
     ):
-        super().__init__(image_size)
+        super().__init__(image_size, (latent_dim,))
         if image_size != 56 and not (grown and image_size == 112):
             raise ValueError(f"image_size={image_size} must be 56, or 112 for a VAE that is grown")
         sizes = (*widths, *encoder_widths)
         if (len(widths), len(encoder_widths)) != (4, 3) or any(c < 8 or c % 8 for c in sizes) or widths[3] % 16:
             raise ValueError(f"{widths=} and {encoder_widths=} must be four and three multiples of 8, widths[3] of 16")
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim={latent_dim} must be at least 1")
-        self.latent_shape = (latent_dim,)
         self.architecture = {"kind": "residual", "latent_dim": latent_dim, "widths": list(widths)}
         self.architecture |= {"encoder_widths": list(encoder_widths), "grown": grown, "image_size": image_size}
         self.architecture |= {"breeds": list(breeds)} if breeds else {}

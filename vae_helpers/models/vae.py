@@ -95,23 +95,23 @@ class VAEOutput(NamedTuple):
 
 
 class BaseVAE(nn.Module):
-    """What every VAE here can do. A kind of VAE sets encoder, decoder, latent_shape and `architecture`, its own arguments.
+    """What every VAE here can do. A kind of VAE sets encoder, decoder and `architecture`, its own arguments.
 
     encoder: images -> mu, logvar. decoder: z -> images. latent_shape: of one z, (latent_dim,) or (C, H, W). image_size: S.
     crop: how photos are cut for this model before they are scaled to S x S: "none", "center", "box" or "head".
     """
 
-    latent_shape: tuple[int, ...]
     architecture: dict
     encoder: nn.Module
     decoder: nn.Module
 
-    def __init__(self, image_size: int):
+    def __init__(self, image_size: int, latent_shape: tuple[int, ...]):
         super().__init__()
         if image_size < 8 or image_size % 8:
             raise ValueError(f"image_size={image_size} must be a multiple of 8 (56 by default): it is halved three times")
-        self.image_size = image_size
-        self.crop = "none"
+        if min(latent_shape) < 1:
+            raise ValueError(f"{latent_shape=}: latent_dim, or latent_channels, must be at least 1")
+        self.image_size, self.latent_shape, self.crop = image_size, latent_shape, "none"
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) in [-1, 1] -> mu, logvar, each (B, *latent_shape). Raises ValueError for another shape or for bytes."""
@@ -153,13 +153,10 @@ class VAE(BaseVAE):
     """
 
     def __init__(self, latent_dim: int = 128, widths: tuple[int, int, int] = (32, 64, 128), image_size: int = 56):
-        super().__init__(image_size)
+        super().__init__(image_size, (latent_dim,))
         if len(widths) != 3 or any(width < 8 or width % 8 for width in widths) or image_size == widths[2] == 8:
             last = "; the last 16 or more for image_size=8, where it normalises over one pixel"
             raise ValueError(f"widths={widths} must be multiples of 8, one each for 28, 14 and 7 pixels{last}")
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim={latent_dim} must be at least 1")
-        self.latent_shape = (latent_dim,)
         self.architecture = {"latent_dim": latent_dim, "widths": list(widths), "image_size": image_size}
         self.encoder = Encoder(latent_dim, widths, image_size)
         self.decoder = Decoder(latent_dim, widths, image_size)
