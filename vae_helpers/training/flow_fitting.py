@@ -1,7 +1,6 @@
 """Training a latent flow, the prior that is learned by gradients. The network is in `models/flow.py`."""
 
 import copy
-import math
 import time
 from collections.abc import Callable
 
@@ -22,14 +21,13 @@ def fit_flow(
     std: Tensor | None = None,
     *,
     steps: int = 20_000,
-    seconds: float = math.inf,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
     seed: int = 0,
     precision: str = "auto",
     on_report: Callable[[dict[str, float]], None] | None = None,
 ) -> LatentFlow:
-    """Train `flow` where its weights are (`.to("cuda")` first for a GPU), for so many steps or seconds, what comes first.
+    """Train `flow` where its weights are (`.to("cuda")` first for a GPU).
 
     mu: (N, *latent_shape), posterior means when `std`, the posterior's width, is given: then z is drawn anew at every use.
     learning_rate: at its largest; rises at first, then falls to zero along a cosine. precision: "float32", "bfloat16", or
@@ -45,12 +43,11 @@ def fit_flow(
     flow.set_statistics(mu, std)
     learner, generator = copy.deepcopy(flow).train(), torch.Generator(device).manual_seed(seed)
     optimizer = torch.optim.AdamW(learner.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    started, step, progress, losses = time.perf_counter(), 0, 0.0, []
+    started, losses = time.perf_counter(), []
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # for dropout, which takes no generator of its own
         torch.manual_seed(seed)
-        while progress < 1:
-            total = step / progress if progress else steps
-            optimizer.param_groups[0]["lr"] = learning_rate * learning_rate_factor(step, total, warmup=500)
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = learning_rate * learning_rate_factor(step, steps, warmup=500)
             chosen = torch.randint(len(mu), (batch_size,), generator=generator, device=device)
             eps, noise = torch.randn(2, *mu[chosen].shape, generator=generator, device=device)
             t = torch.randn(batch_size, generator=generator, device=device).sigmoid()  # most often the middle
@@ -59,10 +56,8 @@ def fit_flow(
             optimizer_step(loss, optimizer, learner.parameters())
             update_ema(flow, learner, step, EMA_DECAY)
             losses.append(loss.detach())
-            step, before = step + 1, progress
-            progress = max(step / steps, (time.perf_counter() - started) / seconds)
-            if on_report is not None and int(50 * min(1, progress)) > int(50 * before):
+            if on_report is not None and 50 * (step + 1) // steps > 50 * step // steps:
                 loss = torch.stack(losses).mean().item()
-                on_report({"step": step, "seconds": time.perf_counter() - started, "loss": loss})
+                on_report({"step": step + 1, "seconds": time.perf_counter() - started, "loss": loss})
                 losses.clear()
     return flow
