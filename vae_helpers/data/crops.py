@@ -20,16 +20,15 @@ def check_crop(crop: str) -> None:
         raise ValueError(f"crop={crop!r} is not one of {', '.join(get_args(Crop))}")
 
 
-def square_around(
-    width: int, height: int, box: Box | None = None, margin: float = 0.1, up: float = 0.0
-) -> tuple[int, int, int, int]:
-    """The square to cut out of a picture, (left, top, right, bottom) in pixels: the largest in its middle, or one around `box`.
+def square_around(width: int, height: int, box: Box | None = None, up: float = 0.0) -> tuple[int, int, int, int]:
+    """The square to cut out of a picture, (left, top, right, bottom) in pixels: the largest in its middle, or one around `box`
+    with a margin of a tenth of its longer side.
 
-    margin: added to each side of the box, as a fraction of its longer side. up: how far the square is moved upwards, as a
-    fraction of its side. Where it does not fit, the square is as large as the picture is across, and moved inside.
+    up: how far the square is moved upwards, as a fraction of its side. Where it does not fit, the square is as large as the
+    picture is across, and moved inside.
     """
     left, top, right, bottom = box or (0, 0, 1, 1)
-    across = max((right - left) * width, (bottom - top) * height) * (1 + 2 * margin)
+    across = max((right - left) * width, (bottom - top) * height) * 1.2
     side = round(min(max(across, 8), width, height))
     x, y = ((a + b) / 2 * full - side / 2 for a, b, full in ((left, right, width), (top, bottom, height)))
     x, y = (min(max(round(at), 0), full - side) for at, full in ((x, width), (y - up * side, height)))

@@ -73,13 +73,10 @@ def split_dataset(
     names = [name for name in names if name not in without_head]
     parts = {name: next(filter(PART.fullmatch, PurePosixPath(name).parts[:-1]), "") for name in names}
     there = sorted(set(parts.values()) - {""})
-    if keep_split:
-        train, test = _owners(source, parts)
-    else:
-        if len(there) > 1:
-            split_already = f"{str(source)!r} is split already ({', '.join(there)}), and all of it is mixed and split anew"
-            warnings.warn(f"{split_already}: --keep-split (keep_split=True) keeps it as it is", stacklevel=2)
-        train, test = _choose(source, names, groups, stratify, test_size, random_state)
+    if len(there) > 1 and not keep_split:
+        split_already = f"{str(source)!r} is split already ({', '.join(there)}), and all of it is mixed and split anew"
+        warnings.warn(f"{split_already}: --keep-split (keep_split=True) keeps it as it is", stacklevel=2)
+    train, test = _owners(source, parts) if keep_split else _choose(source, names, groups, stratify, test_size, random_state)
     about = {"source": source.name, "test_size": test_size, "random_state": random_state, "stratify": stratify, "crop": crop}
     about |= {"without_head": without_head} if without_head else {}
     with lock_folder(train_dir, "the training images"), lock_folder(test_dir, "the test images"):

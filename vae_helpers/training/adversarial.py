@@ -171,10 +171,8 @@ class Adversary:
         found, wanted = self._extract(x_hat), self._extract(x)
 
         self._learn(True)
-        real, fake = (
-            self._verdicts(x, wanted, labels[1]),
-            self._verdicts(x_hat.detach(), [f.detach() for f in found], labels[0]),
-        )
+        real = self._verdicts(x, wanted, labels[1])
+        fake = self._verdicts(x_hat.detach(), [f.detach() for f in found], labels[0])
         judges = sum(F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(real, fake, strict=True))
         optimizer_step(judges, self.optimizer, self.learners, max_grad_norm=math.inf)
 
