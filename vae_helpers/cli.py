@@ -14,9 +14,8 @@ import tyro
 
 from . import data, evaluation, latent, models, training  # rooms load what they hold when it is used, so --help is quick
 from .config import CROPS, best_device, compile_wanted, crop_wanted, folders, precision_wanted
-from .files import WEIGHTS
+from .files import SHIPPED
 
-SHIPPED = {path.stem: path for path in WEIGHTS.glob("*.safetensors")}
 BATCH = 32  # more at a time does not fit into a CPU's caches: 256 take half as long again an image
 MEMORY_FULL = "the memory is full: close other programs, or take a smaller --batch-size, --width or --image-size, or VAE_BF16=1"
 _MODEL = "NAME in models/, weights that come with the project, or a file; the newest of models/saved_models when left out."
@@ -100,7 +99,7 @@ def train(
 
     settings = training.TrainingSettings(**vars(settings))
     if name in {*SHIPPED, "", ".."} or Path(name).name != name:
-        raise ValueError(f"--name {name!r}: take a plain name that no shipped weights have ({', '.join(sorted(SHIPPED))})")
+        raise ValueError(f"--name {name!r}: take a plain name that no shipped weights have ({', '.join(SHIPPED)})")
     where = folders()
     with training.make_accelerator().local_main_process_first():  # the others find its cache
         learn, validation = data.split_validation(data.load_images(where.train, image_size, cache_dir=where.cache))
@@ -217,11 +216,8 @@ def _checkpoint(model: str | None, seed: int = 0) -> "models.Checkpoint":
 
 def _path(model: str | None) -> Path:
     """What --model says: shipped weights, else models/NAME, else another folder, else a file."""
-    path = SHIPPED.get(model, folders().models / (model or "saved_models"))
-    path = path if model is None or path.exists() else Path(model)
-    if model is not None and not path.exists():
-        raise ValueError(f"--model {model}: no folder in models/, no file, and not one of {', '.join(sorted(SHIPPED))}")
-    return path
+    path = folders().models / (model or "saved_models")
+    return path if model is None or (model not in SHIPPED and path.exists()) else models.find_weights(model)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Where the weights are that come with the package."""
+SHIPPED = {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
+"""Their files by name."""
 MAX_BYTES = 2**28
 """Bytes of the largest file that is taken for an image."""
 

@@ -10,7 +10,6 @@ from .checkpoint import (
     save_checkpoint as save_checkpoint,
     save_training_state as save_training_state,
 )
-from .diffusers import from_diffusers as from_diffusers, to_diffusers as to_diffusers
 from .flow import LatentFlow as LatentFlow
 from .inference import (
     decode_latents as decode_latents,
@@ -36,7 +35,13 @@ from .losses import (
     noise_variance as noise_variance,
     vae_loss as vae_loss,
 )
-from .pretrained import load_pretrained as load_pretrained, load_prior as load_prior
+from .pretrained import (
+    find_weights as find_weights,
+    from_diffusers as from_diffusers,
+    load_pretrained as load_pretrained,
+    load_prior as load_prior,
+    to_diffusers as to_diffusers,
+)
 from .priors import (
     FullGaussian as FullGaussian,
     GaussianMixture as GaussianMixture,

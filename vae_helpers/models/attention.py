@@ -1,7 +1,7 @@
 """The attention VAE: residual blocks, self-attention where the picture is smallest, a latent that keeps its shape.
 
 At width 128 with 32 groups it is, layer for layer, the autoencoder of Stable Diffusion (Rombach et al. 2022, after Esser
-et al. 2021), about 84M parameters. `SpatialVAE` is its relative for laptops. `diffusers` converts to and from diffusers.
+et al. 2021), about 84M parameters. `SpatialVAE` is its relative for laptops. `to_diffusers` and `from_diffusers` convert it.
 """
 
 import torch.nn as nn
