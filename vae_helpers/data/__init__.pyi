@@ -1,9 +1,17 @@
 from .breeds import breeds_of as breeds_of
-from .crops import BOXES as BOXES, Box as Box, Crop as Crop, read_boxes as read_boxes, square_around as square_around
 from .decode import decode_image as decode_image
 from .duplicates import Pair as Pair, find_duplicates as find_duplicates, group_duplicates as group_duplicates
 from .folders import MANIFEST as MANIFEST, find_images as find_images, read_manifest as read_manifest
-from .heads import Head as Head, NoHead as NoHead, find_head as find_head
+from .heads import (
+    BOXES as BOXES,
+    Box as Box,
+    Crop as Crop,
+    Head as Head,
+    NoHead as NoHead,
+    find_head as find_head,
+    read_boxes as read_boxes,
+    square_around as square_around,
+)
 from .images import DogImages as DogImages, load_images as load_images, split_validation as split_validation
 from .photos import (
     COLLECTIONS as COLLECTIONS,

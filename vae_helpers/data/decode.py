@@ -14,8 +14,7 @@ from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from ..files import read_file
-from .crops import BOX_OF, Box, Crop, check_crop, square_around
-from .heads import HEAD_UP, INPUT, NO_HEAD, NoHead, find_head
+from .heads import BOX_OF, HEAD_UP, INPUT, NO_HEAD, Box, Crop, NoHead, check_crop, find_head, square_around
 
 with contextlib.suppress(ImportError):  # where someone has it, for the HEIC files of phones
     importlib.import_module("pillow_heif").register_heif_opener()

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..files import is_safe_path, read_file
-from .crops import check_boxes, check_crop
-from .heads import NO_HEAD
+from .heads import NO_HEAD, check_boxes, check_crop
 
 IMAGE_SUFFIXES = re.compile(r"\.(jpe?g?|jfif|pjp(eg)?|a?png|webp|gif|bmp|tiff?|jp2|avif|hei[cf])", re.IGNORECASE)
 """Of pictures. One that cannot be read here is counted and named, as any other that is broken is."""

@@ -21,9 +21,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..files import atomic_write, free_bytes, reason, remove_stale_temp_files
-from .crops import BOX_OF, BOXES, Box, Crop, check_crop, read_boxes
 from .decode import decode_image
 from .folders import file_stamp, names_to_read, read_manifest, report_unreadable
+from .heads import BOX_OF, BOXES, Box, Crop, check_crop, read_boxes
 
 MAPPED_ABOVE = 2**28
 """Bytes of pixels (28,532 images of 56 x 56) above which they lie in a temporary file that is mapped into memory."""

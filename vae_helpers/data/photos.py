@@ -20,8 +20,8 @@ from filelock import FileLock
 from PIL import Image
 
 from ..files import cannot_write, free_bytes, is_safe_path
-from .crops import BOXES, Box, Crop
 from .folders import find_images, read_manifest
+from .heads import BOXES, Box, Crop
 from .split import Split, split_dataset
 from .toy_dogs import write_toy_dogs
 

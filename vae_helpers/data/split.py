@@ -20,10 +20,9 @@ from tqdm.contrib.concurrent import thread_map
 
 from ..files import atomic_write, lock_folder, read_file, reason, remove_stale_temp_files, write_file
 from .breeds import LEAST_IMAGES, PART, breeds_of
-from .crops import BOXES, Box, Crop, check_crop, read_boxes
 from .decode import decode_image
 from .folders import MANIFEST, file_stamp, find_images, read_manifest, report_unreadable
-from .heads import INPUT, NO_HEAD, find_head
+from .heads import BOXES, INPUT, NO_HEAD, Box, Crop, check_crop, find_head, read_boxes
 
 
 class Split(NamedTuple):

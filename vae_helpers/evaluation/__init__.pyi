@@ -3,7 +3,12 @@ from .baselines import (
     nearest_images as nearest_images,
     principal_components as principal_components,
 )
-from .evaluation import Evaluation as Evaluation, evaluate as evaluate
+from .evaluation import (
+    Evaluation as Evaluation,
+    evaluate as evaluate,
+    reconstruction_saver as reconstruction_saver,
+    write_report as write_report,
+)
 from .metrics import (
     BYTE_WIDTH as BYTE_WIDTH,
     active_units as active_units,
@@ -16,7 +21,6 @@ from .metrics import (
     psnr as psnr,
 )
 from .probes import FactorRecovery as FactorRecovery, recover_factors as recover_factors
-from .report import reconstruction_saver as reconstruction_saver, write_report as write_report
 from .sample_metrics import (
     Comparison as Comparison,
     DogFeatures as DogFeatures,

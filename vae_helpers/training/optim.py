@@ -1,7 +1,12 @@
-"""What every training here shares: one learning rate schedule, one step of an optimizer, one average of the weights."""
+"""What every training here shares: one learning rate schedule, one step of an optimizer, one average of the weights.
 
+`fit_flow` is the shortest training that uses them: of the latent flow in `models/flow.py`.
+"""
+
+import copy
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn as nn
@@ -9,7 +14,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..models.flow import LatentFlow
+from ..models.layers import use_bfloat16
+
 MAX_SKIPPED_STEPS = 10  # in a row, before training is given up
+EMA_DECAY = 0.9995
+"""How much of the moving average of a flow's weights stays at each step."""
 
 
 def learning_rate_factor(step: float, total: float, warmup: float = 100) -> float:
@@ -53,3 +63,51 @@ def update_ema(ema: nn.Module, model: nn.Module, step: int, decay: float) -> Non
     """
     decay = min(decay, (1 + step) / (10 + step))
     get_ema_multi_avg_fn(decay)(list(ema.parameters()), list(model.parameters()), None)
+
+
+def fit_flow(
+    flow: LatentFlow,
+    mu: Tensor,
+    std: Tensor | None = None,
+    *,
+    steps: int = 20_000,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    precision: str = "auto",
+    on_report: Callable[[dict[str, float]], None] | None = None,
+) -> LatentFlow:
+    """Train `flow` where its weights are (`.to("cuda")` first for a GPU).
+
+    mu: (N, *latent_shape), posterior means when `std`, the posterior's width, is given: then z is drawn anew at every use.
+    learning_rate: at its largest; rises at first, then falls to zero along a cosine. precision: "float32", "bfloat16", or
+    "auto" for bfloat16 where the machine has units for it. on_report: called fifty times with step, seconds and loss (the
+    average since the last call) while the weights of `flow` are the moving average, as after training. Returns `flow`.
+
+    Everything random follows from `seed`, and torch's global generators are left as they were (but Apple's MPS, which is seeded
+    with it). Raises ValueError for latents that do not fit or are not finite, FloatingPointError when the gradient is NaN or
+    infinite ten times in a row.
+    """
+    device = flow.mean.device
+    mu, std = (x.to(device) for x in flow.check_latents(mu, std))
+    flow.set_statistics(mu, std)
+    learner, generator = copy.deepcopy(flow).train(), torch.Generator(device).manual_seed(seed)
+    optimizer = torch.optim.AdamW(learner.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    started, losses = time.perf_counter(), []
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # for dropout, which takes no generator of its own
+        torch.manual_seed(seed)
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = learning_rate * learning_rate_factor(step, steps, warmup=500)
+            chosen = torch.randint(len(mu), (batch_size,), generator=generator, device=device)
+            eps, noise = torch.randn(2, *mu[chosen].shape, generator=generator, device=device)
+            t = torch.randn(batch_size, generator=generator, device=device).sigmoid()  # most often the middle
+            with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device, precision)):
+                loss = learner.loss(mu[chosen] + std[chosen] * eps, t, noise)
+            optimizer_step(loss, optimizer, learner.parameters())
+            update_ema(flow, learner, step, EMA_DECAY)
+            losses.append(loss.detach())
+            if on_report is not None and 50 * (step + 1) // steps > 50 * step // steps:
+                loss = torch.stack(losses).mean().item()
+                on_report({"step": step + 1, "seconds": time.perf_counter() - started, "loss": loss})
+                losses.clear()
+    return flow
