@@ -133,8 +133,8 @@ def main(table: Path = TABLE) -> None:
         "5 epochs, a latent of 256": trained("latent256", lambda: VAE(256), pixels, **BRIEF),
         "5 epochs, a wider network": trained("wide", lambda: VAE(widths=(64, 96, 192)), pixels, **BRIEF),
         "25 epochs": default,
-        "50 epochs": trained("longer", again, pixels, epochs=LONG),
-        "33 epochs, the last 8 calibrated": trained("calibrated", again, pixels, epochs=MEDIUM, calibrated=True),
+        "25 + 25 epochs": trained("longer", again, pixels, epochs=LONG),
+        "25 + 8 epochs, the 8 calibrated": trained("calibrated", again, pixels, epochs=MEDIUM, calibrated=True),
     }
     rows = []
     for name, vae in vaes.items():
