@@ -25,8 +25,6 @@ BOX_OF = {"box": "dog", "head": "head"}
 """Crop -> which of an image's boxes it is made around."""
 INPUT, CELLS = 112, 14
 """Pixels of the squashed picture that the finder looks at, and places in a row of the map that it answers with."""
-MIN_SCORE = 0.5
-"""Heads that the finder is less sure of are not reported."""
 NO_HEAD = "no dog's head is found in it"
 """Why a picture is left out of a set that is cut to heads."""
 HEAD_UP = 0.05
@@ -89,7 +87,7 @@ def load_head_finder() -> HeadFinder:
     return finder.eval().requires_grad_(False)
 
 
-def find_head(image: Tensor, min_score: float = MIN_SCORE) -> Head | None:
+def find_head(image: Tensor, min_score: float = 0.5) -> Head | None:
     """The dog's head in a picture that the finder is surest of; None where it is less sure than `min_score`.
 
     image: uint8 (3, H, W), upright. Raises ValueError for anything else.
