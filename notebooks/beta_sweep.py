@@ -1,4 +1,4 @@
-"""One VAE for each objective, on toy dogs, measured on test dogs: writes beta_sweep.csv for 04.
+"""One VAE for each objective, on toy dogs, measured on test dogs: writes beta_sweep.csv for 07.
 
 python notebooks/beta_sweep.py    part of `make series`; eleven times the training of notebook 03
 """

@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
             os.environ["VAE_HOME"] = workspace
             os.environ.pop("DOGS", None)
             if not options.only:
-                print("The sweep over objectives, for 04: the longest part", flush=True)
+                print("The sweep over objectives, for 07: the longest part", flush=True)
                 home = {"VAE_HOME": str(Path(workspace) / "sweep")}
                 subprocess.run(
                     [sys.executable, HERE / "beta_sweep.py"], env=os.environ | home, check=True
