@@ -23,7 +23,8 @@ def dog_attributes(images: DogImages, toy_folder: str | Path) -> dict[str, Tenso
     if all(name in known for name in images.names):
         labels = _toy_factors([known[name] for name in images.names])
     else:
-        labels = _pixel_statistics(to_float(images.pixels)) | _breeds(images.names)
+        parts = [_pixel_statistics(to_float(part)) for part in images.pixels.split(1024)]  # as floats, many fill the memory
+        labels = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} | _breeds(images.names)
     found = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in labels.items()}
     return {name: values for name, values in found.items() if values.max() - values.min() > 1e-6}
 
