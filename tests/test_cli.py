@@ -328,6 +328,10 @@ def test_a_walk_that_cannot_be_made_says_why_and_writes_nothing(refused, vae, tm
     assert not (tmp_path / "outputs").exists()
 
 
+def test_a_picture_that_is_not_there_is_named_without_a_number_of_the_system(refused):
+    assert refused("walk", "gone.png", "--model", "toy") == "error: 'gone.png': No such file or directory: check the path"
+
+
 def test_debug_shows_where_an_error_happened(run):
     with pytest.raises(FileNotFoundError, match="no/such/folder"):
         run("--debug", "split", "no/such/folder")

@@ -239,7 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if "--debug" in words:
             raise
-        said = " ".join(str(error).split())
+        system = isinstance(error, OSError) and error.filename  # not said in a sentence of ours
+        said = f"{error.filename!r}: {error.strerror}: check the path" if system else " ".join(str(error).split())
         own = isinstance(error, ValueError | OSError | FloatingPointError)
         hint = "" if own else f" ({type(error).__name__}; --debug shows where)"
         full = isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
