@@ -35,7 +35,7 @@ from head_finder_data import (
 )
 from torch import Tensor
 
-from vae_helpers.data.heads import CELLS, INPUT, HeadFinder
+from vae_helpers.data import CELLS, INPUT, HeadFinder
 from vae_helpers.files import atomic_write, save_weights
 from vae_helpers.models import use_bfloat16
 from vae_helpers.training import learning_rate_factor, optimizer_step, update_ema

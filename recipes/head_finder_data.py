@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from vae_helpers.data.heads import CELLS, INPUT
+from vae_helpers.data import CELLS, INPUT
 
 SIDE, MAX_HEADS = 144, 3
 """Pixels across a photo in memory, and how many boxes of a photo are kept."""

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from tiny import random_pixels, write_images
 
-from vae_helpers.data.heads import HeadFinder
+from vae_helpers.data import HeadFinder
 from vae_helpers.files import load_weights
 from vae_helpers.models import load_pretrained, load_prior, to_uint8
 

@@ -4,9 +4,12 @@ from .duplicates import Pair as Pair, find_duplicates as find_duplicates, group_
 from .folders import MANIFEST as MANIFEST, find_images as find_images, read_manifest as read_manifest
 from .heads import (
     BOXES as BOXES,
+    CELLS as CELLS,
+    INPUT as INPUT,
     Box as Box,
     Crop as Crop,
     Head as Head,
+    HeadFinder as HeadFinder,
     NoHead as NoHead,
     find_head as find_head,
     read_boxes as read_boxes,
