@@ -40,6 +40,12 @@ def test_it_was_run_from_top_to_bottom_without_an_error(path):
 
 
 @each_notebook
+def test_its_outputs_are_of_the_code_that_stands_there(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.metadata.get("code_hash") == run_series.code_hash(notebook), "edited after its run: make series"
+
+
+@each_notebook
 def test_it_has_checked_outputs_and_each_of_them_says_something(path):
     cells = checked_cells(code_cells(path))
     assert cells
