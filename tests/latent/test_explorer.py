@@ -371,7 +371,8 @@ def test_it_shows_itself_as_a_widget_and_as_a_picture_of_its_sliders_for_where_n
     before, heights = everything(explorer), []
     for page in (AXES, MORE_AXES):
         explorer.choose_directions(page)
-        bundle = explorer._repr_mimebundle_(include=None, exclude=None)
+        bundle, about = explorer._repr_mimebundle_(include=None, exclude=None)
+        assert all(name in about["image/png"]["alt"] for name in explorer.directions.names)
         assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
         with Image.open(io.BytesIO(bundle["image/png"])) as still:
             assert np.asarray(still.convert("L")).std() > 10

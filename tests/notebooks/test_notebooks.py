@@ -92,6 +92,14 @@ def test_it_has_the_anatomy_of_a_chapter(path):
         assert part in text
 
 
+@each_notebook
+def test_every_picture_is_described_for_those_who_do_not_see_it(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
+                assert len(output.metadata.get(kind, {}).get("alt", "")) > 20, cell.source
+
+
 @each_chapter
 def test_every_picture_has_a_title_that_says_what_to_see(path):
     for cell in code_cells(path):

@@ -143,14 +143,15 @@ class LatentExplorer(ExplorerPanel):
 
     _ipython_display_ = None  # of ipywidgets 7 (Colab), which would show no still picture
 
-    def _repr_mimebundle_(self, **kw) -> dict:
+    def _repr_mimebundle_(self, **kw) -> tuple[dict, dict]:
         """The widget; and for where no kernel runs, a picture of each slider's way from its low end to its high end."""
         z, rows = self.z.expand(5, *self.z.shape), {}
         for k, name in enumerate(self.directions.names):
             rows[name] = decode_latents(self.vae, self.directions.move(z, k, torch.linspace(*self.ranges[k], 5)))
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         still = {"text/plain": self.title, "image/png": figure_bytes(image_rows(rows, self.title, scale=1.0))}
-        return still | {"application/vnd.jupyter.widget-view+json": view}
+        alt = f"{self.title}. From top to bottom: {', '.join(rows)}"
+        return still | {"application/vnd.jupyter.widget-view+json": view}, {"image/png": {"alt": alt}}
 
     def _encode(self, pixels: Tensor) -> Tensor:
         return encode_images(self.vae, pixels[None])[0][0]
