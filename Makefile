@@ -12,12 +12,12 @@ help:
 	@echo "make check   slow checks: two processes, kills at any moment, the clinic, the notebooks in a browser"
 	@echo "make series  run the series in full and refresh the outputs in notebooks/"
 	@echo "make audit   look for known weaknesses in what is installed, and list its licences; asks the internet"
-	@echo "make bench   measure what the tables in docs/benchmarks.md say; about an hour"
+	@echo "make bench   measure what the tables in docs/benchmarks.md say; takes long"
 
 .venv/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	@echo "Installing requirements.txt into .venv: once, a few minutes, about 6 GB"
+	@echo "Installing requirements.txt into .venv: once, some minutes, 6 to 7 GB"
 	$(PIP_INSTALL) -r requirements.txt
 	$(PIP_INSTALL) --no-deps -e .
 	@touch $@

@@ -1,4 +1,4 @@
-"""What training costs on this machine, and what it buys: `make bench`, or `DOGS=folder make bench`. About an hour.
+"""What training costs on this machine, and what it buys: `make bench`, or `DOGS=folder make bench`.
 
 Every part runs in a process of its own, one after another, on the same images, in a temporary workspace (with --quick, all but
 the first in one):

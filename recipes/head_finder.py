@@ -1,4 +1,4 @@
-"""How `head_finder` is made: a small network that says where a dog's head is. One core, about half an hour.
+"""How `head_finder` is made: a small network that says where a dog's head is. One core is enough.
 
     python recipes/head_finder.py DOGS RUN [--steps 12000]
     python recipes/head_finder.py DOGS --check
