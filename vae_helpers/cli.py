@@ -194,14 +194,16 @@ def walk(
     """
     import torch
 
+    if steps > 1000:
+        raise ValueError(f"--steps {steps}: a GIF shows 1000 pictures at most")
     vae = _checkpoint(model, seed).vae
-    ends = list(models.load_prior(_path(model)).sample(2, torch.Generator().manual_seed(seed)))
+    ends = [start, end]
+    if None in ends:
+        ends = list(models.load_prior(_path(model)).sample(2, torch.Generator().manual_seed(seed)))
     for i, photo in enumerate((start, end)):
         if photo is not None:
             pixels = torch.tensor(data.decode_image(photo, vae.image_size, crop or vae.crop)).permute(2, 0, 1)
             ends[i] = models.encode_images(vae, pixels[None])[0][0]
-    if steps > 1000:
-        raise ValueError(f"--steps {steps}: a GIF shows 1000 pictures at most")
     images = latent.walk(vae, *ends, steps, on_sphere=not straight)
     gif = out or folders().outputs / "walk.gif"
     latent.save_gif(torch.cat([images, images[1:-1].flip(0)]), gif, seconds=4)  # there and back
@@ -239,9 +241,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if "--debug" in words:
             raise
-        system = isinstance(error, OSError) and error.filename  # not said in a sentence of ours
-        said = f"{error.filename!r}: {error.strerror}: check the path" if system else " ".join(str(error).split())
+        raw = isinstance(error, FileNotFoundError) and error.filename  # in the system's own words
+        said = f"{error.filename!r}: {error.strerror}: check the path" if raw else " ".join(str(error).split())
         own = isinstance(error, ValueError | OSError | FloatingPointError)
         hint = "" if own else f" ({type(error).__name__}; --debug shows where)"
-        full = isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+        full = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in said)
         sys.exit(f"error: {MEMORY_FULL if full else said + hint}")

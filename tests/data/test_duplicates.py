@@ -63,6 +63,8 @@ def test_a_picture_that_is_there_again_is_found_and_no_other(again, exact, mirro
 def test_a_film_is_refused_before_its_pairs_fill_the_memory():
     with pytest.raises(ValueError, match=r"more than 20 pairs are alike.*limit=200"):
         find_duplicates(as_images({f"{i}": dog for i, dog in enumerate(DOGS)}), limit=200, max_pairs=20)
+    with pytest.raises(ValueError, match=r"more than 600 pairs"):
+        find_duplicates(as_images({f"{i}": dog for i, dog in enumerate(DOGS)}), limit=200, max_pairs=600)
 
 
 def test_different_pictures_are_not_duplicates():

@@ -201,6 +201,8 @@ def test_a_split_that_a_folder_has_is_kept_when_that_is_asked_for(tmp_path, fold
     assert sorted(split.test) == sorted(f"{folder}/{i}.jpg" for folder in aside for i in range(5))
     assert sorted(split.train + split.test) == sorted(find_images(source))
     assert find_images(tmp_path / "test") == split.test and find_images(tmp_path / "train") == split.train
+    noted = json.loads((tmp_path / "test" / "split.json").read_text())
+    assert noted["keep_split"] and "test_size" not in noted
 
 
 @pytest.mark.parametrize("folders", [["dogs", "cats"], ["train"], ["test", "dogs"], ["train", "dogs"]])
@@ -208,6 +210,8 @@ def test_where_there_is_no_split_to_keep_that_is_said_before_anything_is_written
     source = write_files(tmp_path / "source", [f"{folder}/{i}.jpg" for folder in folders for i in range(5)])
     with pytest.raises(ValueError, match="source' has no split to keep: it needs a folder 'train' and a folder 'test'"):
         split_dataset(source, tmp_path / "train", tmp_path / "test", keep_split=True)
+    with pytest.raises(ValueError, match="leave stratify and groups"):
+        split_dataset(source, tmp_path / "train", tmp_path / "test", keep_split=True, stratify=True)
     assert not (tmp_path / "train").exists() and not (tmp_path / "test").exists()
 
 

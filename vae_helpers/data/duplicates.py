@@ -50,13 +50,13 @@ def find_duplicates(images: DogImages, limit: int = 32, max_pairs: int = 1_000_0
     for mirrored, others in ((False, plain), (True, _hashes(pixels[i].flip(-1) for i in alone))):
         for start in range(0, len(alone), _AT_ONCE):
             end = start + _AT_ONCE
-            near = others[start:end] @ plain[:end].T >= hashes.shape[1] - 2 * limit  # of 1 and -1
-            b, a = np.divmod(np.flatnonzero(near), near.shape[1])
-            a, b = a[a < start + b], start + b[a < start + b]
-            bits = (others[b] != plain[a]).sum(1).tolist()
+            agree = others[start:end] @ plain[:end].T  # of 1 and -1: bits that are alike, less those that differ
+            b, a = np.divmod(np.flatnonzero(agree >= hashes.shape[1] - 2 * limit), agree.shape[1])
+            b, a = b[a < start + b], a[a < start + b]
+            bits, b = ((hashes.shape[1] - agree[b, a]) / 2).astype(int).tolist(), start + b
             alike = looks.alike(alone[a], alone[b], mirrored).tolist()
             found += [(d, mirrored, *pair) for d, same, *pair in zip(bits, alike, alone[a], alone[b], strict=True) if same]
-            if len(found) > 2 * max_pairs:
+            if len(found) > max_pairs and len({(a, b) for _, _, a, b in found}) > max_pairs:
                 many = f"more than {max_pairs:,} pairs are alike: frames of a film?"
                 raise ValueError(f"{many} Lower limit={limit}, or take fewer")
     closest = {(a, b): (distance, mirrored) for distance, mirrored, a, b in sorted(found, reverse=True)}

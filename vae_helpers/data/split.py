@@ -51,7 +51,8 @@ def split_dataset(
     that must be on one side, as `group_duplicates` gives them; test_size then counts a group as one. crop: what
     `load_images` cuts out of each image (`decode_image`); for "head", images in which no head is marked or found are left out,
     and named in split.json. keep_split: of a source that is split already, into subfolders train and test (or train and val),
-    keep what is there apart as it is; test_size, random_state, stratify and groups then say nothing.
+    keep what is there apart as it is (what lies in neither, and in val where there is a test, is for training); test_size and
+    random_state then say nothing, and stratify and groups are refused.
 
     Subfolders are kept. Both folders get a `split.json` that lists what was put there: splitting again removes what an
     earlier split left over, touches no other file, and finishes a split that was cut short. An image that cannot be read is
@@ -66,6 +67,8 @@ def split_dataset(
     for one, other in permutations(folders, 2):
         if one.is_relative_to(other):
             raise ValueError(f"source, train and test folder must be apart, but {str(one)!r} is in {str(other)!r}")
+    if keep_split and (stratify or groups):
+        raise ValueError("keep_split keeps what is there: leave stratify and groups (--duplicates-together) out")
     check_crop(crop)
     names, boxes = find_images(source), read_boxes(source / BOXES)
     without_head = _find_heads(source, names, boxes) if crop == "head" else []
@@ -76,7 +79,8 @@ def split_dataset(
         split_already = f"{str(source)!r} is split already ({', '.join(there)}), and all of it is mixed and split anew"
         warnings.warn(f"{split_already}: --keep-split (keep_split=True) keeps it as it is", stacklevel=2)
     train, test = _owners(source, parts) if keep_split else _choose(source, names, groups, stratify, test_size, random_state)
-    about = {"source": source.name, "test_size": test_size, "random_state": random_state, "stratify": stratify, "crop": crop}
+    drawn = {"test_size": test_size, "random_state": random_state, "stratify": stratify}
+    about = {"source": source.name, "crop": crop} | ({"keep_split": True} if keep_split else drawn)
     about |= {"without_head": without_head} if without_head else {}
     with lock_folder(train_dir, "the training images"), lock_folder(test_dir, "the test images"):
         skipped = _fill({train_dir: train, test_dir: test}, source, about, boxes)
