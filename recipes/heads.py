@@ -15,8 +15,8 @@ then     an adversary joins, on features (Sauer et al. 2021) and on pixels; half
          reconstructions, a third of these from the mean
 grown    the decoder gets one more stage, 112 x 112, whose picture is a correction to the enlarged one and starts at zero
 
-On a GPU where there is one, there as CUDA graphs; in bfloat16 where the machine has units for it. Twelve minutes of a large GPU
-see 1.3 million images; one core of a CPU takes a day for them, and shows dogs after two hours (--warm 50000 --grow 100000).
+On a GPU where there is one, there as CUDA graphs; in bfloat16 where the machine has units for it. The card says
+what the shipped weights took.
 """
 
 import argparse
@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vae_helpers.evaluation import compare_features, extract_features, load_dog_features
+from vae_helpers.evaluation import compare_features, extract_features, load_dog_features, psnr
 from vae_helpers.files import atomic_write
 from vae_helpers.models import (
     Checkpoint,
@@ -165,7 +165,7 @@ class Run:
         self.vae.to(device=DEVICE, **LAYOUT)
         self.average = copy.deepcopy(self.vae).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.vae.parameters(), betas=(0.5, 0.99), fused=True)
-        labels = len(self.breeds) + 1 if self.breeds else 0
+        labels = len(self.breeds) + 1 if self.breeds and self.features else 0
         self.adversary = Adversary(self.vae.image_size, self.features, device=DEVICE, bf16=BF16, labels=labels)
         self.graph, self.graph_of = None, None
 
@@ -182,12 +182,18 @@ class Run:
         return {name: getattr(self, name) for name in ("vae", "average", "optimizer", "adversary", "prior")}
 
     def save(self, path: Path) -> None:
-        state = {name: part.state_dict() for name, part in self.parts.items()} | {"step": self.step, "grown_at": self.grown_at}
+        state = {name: part.state_dict() for name, part in self.parts.items()} | {
+            "step": self.step,
+            "grown_at": self.grown_at,
+            "batch": self.batch,
+        }
         with atomic_write(path) as partial:
             torch.save(state, partial)
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=DEVICE, weights_only=True)
+        if state.get("batch") != self.batch:
+            raise ValueError(f"{str(path)!r} was begun with --batch {state.get('batch', 'unknown')}, not {self.batch}")
         self.step, self.grown_at = state["step"], state["grown_at"]
         self._make({})
         for name, part in self.parts.items():
@@ -230,7 +236,7 @@ class Run:
         self.prior.update(mu, logvar, label[:n])
         losses = {"pixels": F.mse_loss(x_hat[:n], x[:n]), "kl": kl_divergence(mu, logvar).mean()}
         if adversarial:
-            losses |= self.adversary.step(x_hat, x, n, labels=(said, said))._asdict()
+            losses |= self.adversary.step(x_hat, x, n, label=said)._asdict()
         elif self.features:
             with autocast():
                 losses["features"] = self.features(self.features.network(x_hat), self.features.network(x))
@@ -266,7 +272,11 @@ class Run:
     def draws(self, n: int) -> Tensor:
         """uint8 (n, 3, S, S) from the running prior, seed 0; with breeds: each in turn."""
         eps = torch.randn(n, *self.vae.latent_shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-        label = 1 + torch.arange(n, device=DEVICE) % len(self.breeds) if self.breeds else eps[:, 0].long() * 0
+        label = (
+            1 + torch.arange(n, device=DEVICE) % len(self.breeds)
+            if self.breeds
+            else torch.zeros(n, dtype=torch.long, device=DEVICE)
+        )
         with autocast():
             batches = zip(eps.split(256), label.split(256), strict=True)
             return torch.cat([to_uint8(self.average.decoder(self.prior.draw(at, some), at)) for some, at in batches])
@@ -279,7 +289,7 @@ class Run:
             back = to_uint8(decode_latents(self.average, encode_images(self.average, x)[0]))
         draws, network = self.draws(max(64, len(x))), load_dog_features()
         real, *others = (extract_features(network, images, 32) for images in (x, back, draws[: len(x)]))
-        decibels = 10 * torch.log10(4 / F.mse_loss(to_float(back), to_float(x))).item()
+        decibels = psnr(F.mse_loss(to_float(back), to_float(x)).item())
         found = [compare_features(generated=features, real=real) for features in others]
         Image.fromarray(_grid(torch.cat([draws[:64], x[:8], back[:8], x[8:16], back[8:16]]))).save(sheet)
         text = "; ".join(f"{c.frechet:.1f}, coverage {c.coverage:.2f}" for c in found)
@@ -293,19 +303,13 @@ class Run:
         """One Gaussian of the latents of all pictures; with breeds one each, in their order, the covariance in common."""
         sized = (to_uint8(self.sized(to_float(some, DEVICE))) for some in pictures.pixels.split(256))
         mu, logvar = encode_images(self.average, torch.cat(list(sized)))
-        label = (pictures.labels.cpu() - 1).clamp(min=0)
-        shape = self.vae.latent_shape
-        prior = GaussianMixture(shape, len(self.breeds)) if self.breeds else FullGaussian(shape)
-        n = label.bincount(minlength=prior.n_components).double()
-        mu, means = (
-            mu.double(),
-            torch.zeros(prior.n_components, mu.shape[1], dtype=torch.float64).index_add_(0, label, mu.double()),
-        )
-        means = means / n[:, None].clamp(min=1)
-        off = mu - means[label]
-        covariance = off.T @ off / len(off) + logvar.double().exp().mean(0).diag()
-        prior.weights, prior.means = (n / n.sum()).float(), means.float()
-        prior.scale_tril = torch.linalg.cholesky(covariance).float()
+        std, shape = (0.5 * logvar).exp(), self.vae.latent_shape
+        if not self.breeds:
+            return FullGaussian(shape).fit(mu, std)
+        label, prior = pictures.labels.cpu() - 1, GaussianMixture(shape, len(self.breeds))
+        n = label.bincount(minlength=prior.n_components)
+        prior.means = torch.zeros_like(prior.means).index_add_(0, label, mu) / n[:, None].clamp(min=1)
+        prior.weights, prior.scale_tril = n / n.sum(), FullGaussian(shape).fit(mu - prior.means[label], std).scale_tril
         return prior
 
 
@@ -370,15 +374,16 @@ def train(
             run.grow()
         phase = run.phase
         losses = run.train_step(pictures, left)
-        if run.step % options.log_every == 0:
+        ends = _left(run, options, began) <= 0
+        saves = run.images // options.save_every > (run.images - options.batch) // options.save_every or ends
+        if saves or run.step % options.log_every == 0:
             speed, told = (run.images - first) / (time.perf_counter() - began), {k: v.item() for k, v in losses.items()}
             print(
                 f"images {run.images} ({speed:.1f} a second) " + " ".join(f"{k} {v:.3f}" for k, v in told.items()), flush=True
             )
-            if not np.isfinite(sum(told.values())):
-                raise FloatingPointError(f"a loss is not finite; {path} has what was before")
-        ends = _left(run, options, began) <= 0
-        if run.images // options.save_every > (run.images - options.batch) // options.save_every or ends:
+            if not (np.isfinite(sum(told.values())) and all(weight.isfinite().all() for weight in run.vae.parameters())):
+                raise FloatingPointError(f"a loss or a weight is not finite; {path} has what was before")
+        if saves:
             run.save(path)
             run.export(options.run.with_suffix(".safetensors"), crop)
             print("  " + run.judge(held_out, options.run.with_name(f"{options.run.name}_{run.images:07d}.png")), flush=True)

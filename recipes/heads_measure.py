@@ -32,6 +32,7 @@ from vae_helpers.models import (
     StandardNormal,
     decode_latents,
     encode_images,
+    find_weights,
     load_pretrained,
     load_prior,
     to_float,
@@ -137,8 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=folders().outputs)
     parser.add_argument("--check", action="store_true", help="hold the bars, and write no figures")
     options = parser.parse_args(arguments)
-    shipped = WEIGHTS / f"{options.model}.safetensors"
-    path = shipped if shipped.exists() else Path(options.model)
+    path = find_weights(options.model)
     prior_path = path.with_name(f"{path.stem}_prior.safetensors")
     vae, prior = load_pretrained(path), load_prior(prior_path) if prior_path.exists() else None
     heads, names = read_heads(options.dogs)

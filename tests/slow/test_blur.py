@@ -26,6 +26,7 @@ def test_the_dogs_themselves_have_no_error_and_all_of_their_tongues():
     assert (found["tongue_out"], found["tongue_in"]) == pytest.approx((1, 0))
 
 
+@pytest.mark.slow
 def test_a_smoke_run_writes_the_same_rows_and_columns(tmp_path):
     env = os.environ | {"VAE_SMOKE": "1", "VAE_HOME": str(tmp_path)}
     subprocess.run([sys.executable, blur.__file__, tmp_path / "blur.csv"], env=env, check=True)

@@ -127,17 +127,19 @@ def test_features_are_compared_where_pictures_are_reconstructions_and_equal_ones
 
 
 def test_with_labels_a_picture_is_judged_by_how_well_it_fits_its_label(photos):
-    """Two kinds of pictures, dark and light ones, are both real; only with the wrong label is one to be told from photos."""
+    """Dark and light pictures are both real; decoded ones are the same pictures, each with the label of the other kind."""
     torch.manual_seed(0)
     adversary = Adversary(SIZE, FeatureDistance(Pyramid(), photos), learning_rate=2e-3, labels=2)
     label = torch.arange(N) % 2
     x = photos + (label - 0.5)[:, None, None, None]
     for _ in range(30):
-        adversary.step(x, x, labels=(1 - label, label))
+        adversary.step(x.roll(1, 0), x, label=label)
     features, judge = adversary.features.network(x), adversary.networks["features"].eval()
     with torch.no_grad():
         right, wrong = (sum(verdict.mean() for verdict in judge(features, said)) for said in (label, 1 - label))
     assert right > wrong + 0.2
+    with pytest.raises(ValueError, match="only discriminators on features"):
+        Adversary(SIZE, labels=2)
 
 
 def test_the_distance_of_features_is_in_units_of_their_variance_on_photos(photos):

@@ -219,7 +219,7 @@ def archive_run(folder: str | Path, name: str) -> Path:
     names = (f"{name}-{n}" if n > 1 else name for n in range(1, 10_000))
     target = next(folder / each for each in names if not (folder / each).exists())
     target.mkdir(parents=True)
-    for path in sorted(folder.iterdir()):  # the state first: after a kill, checkpoints without one are taken for another run's
+    for path in sorted(folder.iterdir()):  # the state before them: after a kill, checkpoints without one are another run's
         if path.name in (STATE_FILE, HISTORY_FILE) or _CHECKPOINT_NAME.fullmatch(path.name):
             path.rename(target / path.name)
     return target

@@ -47,12 +47,12 @@ class ResidualDecoder(nn.Module):
     """Latents (B, latent_dim) -> images (B, 3, 56, 56), or (B, 3, 112, 112) when grown, float32. halve: these become 56 x 56.
 
     Grown, it has one more stage, whose picture is a correction to the enlarged one and starts at zero. Karras et al. 2018.
-    labels: how many labels enter beside the latent, label 0 meaning any. `label` is the one that enters where none is given.
+    labels: how many labels may enter beside the latent, label 0 meaning any.
     """
 
     def __init__(self, latent_dim: int, widths: tuple[int, int, int, int], grown: bool, halve: bool, labels: int = 0):
         super().__init__()
-        self.halve, self.label, last = halve, 0, widths[-1]
+        self.halve, last = halve, widths[-1]
         self.embedding = nn.Embedding(labels, STYLE) if labels else None
         self.mapping = nn.Sequential(nn.Linear(latent_dim, STYLE), nn.SiLU(), nn.Linear(STYLE, STYLE), nn.SiLU())
         self.linear_in, self.conv_in = nn.Linear(latent_dim, 64 * 49), nn.Conv2d(64, widths[0], 1)
@@ -69,7 +69,7 @@ class ResidualDecoder(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         style, h = self.mapping(z), self.conv_in(self.linear_in(z).unflatten(1, (64, 7, 7)))
         if self.embedding:
-            style = style + self.embedding(torch.full_like(z[:, 0], self.label, dtype=torch.long) if label is None else label)
+            style = style + self.embedding(torch.zeros_like(z[:, 0], dtype=torch.long) if label is None else label)
         for i, stage in enumerate(self.blocks):
             h = self.up[i - 1](h) if i else h
             for block in stage:
@@ -88,7 +88,7 @@ class ResidualVAE(BaseVAE):
     latent_dim: numbers in a latent. widths: the decoder's channels at 7, 14, 28 and 56 pixels; encoder_widths: the encoder's at
     28, 14 and 7. Each is a multiple of 8, the decoder's last of 16. grown: whether the decoder has a stage for
     112 x 112. image_size: 56, or 112 when grown; a grown VAE has the same weights and latents at both, since at 112 its encoder
-    halves the picture, and at 56 its decoder does. breeds: names of the breeds that it can be asked for (`breed`), if any.
+    halves the picture, and at 56 its decoder does. breeds: names of the labels that its decoder takes, from 1, if any.
     Raises ValueError for sizes that do not fit.
     """
 
@@ -113,16 +113,3 @@ class ResidualVAE(BaseVAE):
         self.breeds, labels = tuple(breeds), len(breeds) + 1 if breeds else 0
         self.encoder = ResidualEncoder(latent_dim, encoder_widths, halve=image_size == 112)
         self.decoder = ResidualDecoder(latent_dim, widths, grown, grown and image_size == 56, labels)
-
-    @property
-    def breed(self) -> str | None:
-        """The breed that is decoded; None for any. Raises ValueError for one that the VAE does not know."""
-        return (None, *self.breeds)[self.decoder.label]
-
-    @breed.setter
-    def breed(self, name: str | None) -> None:
-        if name not in (None, *self.breeds):
-            raise ValueError(
-                f"breed={name!r} is none of the breeds that this model knows: {', '.join(self.breeds) or 'it has none'}"
-            )
-        self.decoder.label = (None, *self.breeds).index(name)

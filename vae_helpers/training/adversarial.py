@@ -143,6 +143,8 @@ class Adversary:
         bf16: bool = False,
         labels: int = 0,
     ):
+        if labels and not features:
+            raise ValueError(f"labels={labels}: only discriminators on features know labels")
         self.features, self.bf16 = features, bf16
         self.networks = nn.ModuleDict({"pixels": pixel_discriminator(image_size)})
         if features:
@@ -157,13 +159,13 @@ class Adversary:
         x: Tensor,
         n_matched: int | None = None,
         generator: torch.Generator | None = None,
-        labels: tuple[Tensor | None, Tensor | None] = (None, None),
+        label: Tensor | None = None,
     ) -> AdversaryLosses:
         """Let the discriminators learn from one batch (hinge loss), then say what they make of x_hat.
 
         x_hat: decoded pictures (B, 3, S, S), with their graph; x: photos (B, 3, S, S). n_matched: how many of x_hat, the first
         ones, are reconstructions of those of x, and so have features to be compared; all when left out. generator: of the
-        augmentation, on the pictures' device. labels: those of x_hat and of x, each (B,). Raises FloatingPointError as
+        augmentation, on the pictures' device. label: (B,), of x_hat and of x alike. Raises FloatingPointError as
         `optimizer_step` does.
         """
         augment = random_augmentation(len(x), x.shape[-1], generator, x.device)
@@ -171,13 +173,13 @@ class Adversary:
         found, wanted = self._extract(x_hat), self._extract(x)
 
         self._learn(True)
-        real = self._verdicts(x, wanted, labels[1])
-        fake = self._verdicts(x_hat.detach(), [f.detach() for f in found], labels[0])
+        real = self._verdicts(x, wanted, label)
+        fake = self._verdicts(x_hat.detach(), [f.detach() for f in found], label)
         judges = sum(F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(real, fake, strict=True))
         optimizer_step(judges, self.optimizer, self.learners, max_grad_norm=math.inf)
 
         self._learn(False)  # they stand still: gradients only pass through them
-        fooled = -sum(verdict.mean() for verdict in self._verdicts(x_hat, found, labels[0]))
+        fooled = -sum(verdict.mean() for verdict in self._verdicts(x_hat, found, label))
         matched = ([f[:n_matched] for f in scales] for scales in (found, wanted))
         return AdversaryLosses(judges.detach(), fooled, self.features(*matched) if self.features else x.new_zeros(()))
 
