@@ -72,29 +72,27 @@ def with_smaller_pictures(
     """Pictures in as few bytes as full colour allows, so that a committed notebook opens quickly.
 
     Every PNG is packed again without loss. While the notebook is larger than `limit` bytes, the largest PNG becomes a JPEG
-    of quality 92, unless that would be larger; then the largest keep their colours at half the resolution. What describes a
-    picture (its alt text) stays with it.
+    of quality 92, unless that would be larger; then the largest pictures keep their colours at half the resolution. What
+    describes a picture (its alt text) stays with it.
     """
-    pictures = [
-        output
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
-    for output in pictures:
-        output.data["image/png"] = encoded(output.data["image/png"], format="PNG", optimize=True)
-    pictures = [(output, output.data["image/png"]) for output in pictures]
-    pictures.sort(key=lambda pair: -len(pair[1]))
-    for subsampling in (0, 2):
-        for output, png in pictures:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    for output in outputs:
+        if png := output.get("data", {}).get("image/png"):
+            output.data["image/png"] = encoded(png, format="PNG", optimize=True)
+    for kinds, subsampling in ((("image/png",), 0), (("image/png", "image/jpeg"), 2)):
+        pictures = [
+            (output, kind) for output in outputs for kind in kinds if kind in output.get("data", {})
+        ]
+        for output, kind in sorted(pictures, key=lambda picture: -len(picture[0].data[picture[1]])):
             if len(nbformat.writes(notebook).encode()) <= limit:
                 return notebook
-            jpeg = encoded(png, format="JPEG", quality=92, subsampling=subsampling)
-            if len(jpeg) < len(png):
-                output.data.pop("image/png", None)
+            jpeg = encoded(output.data[kind], format="JPEG", quality=92, subsampling=subsampling)
+            if len(jpeg) < len(output.data[kind]):
+                about = output.metadata.pop(kind, None)
+                del output.data[kind]
                 output.data["image/jpeg"] = jpeg
-                if "image/png" in output.metadata:
-                    output.metadata["image/jpeg"] = output.metadata.pop("image/png")
+                if about:
+                    output.metadata["image/jpeg"] = about
     return notebook
 
 

@@ -47,6 +47,14 @@ def test_of_a_notebook_that_is_too_large_the_largest_pictures_become_jpegs_with_
     assert second.metadata == {"image/jpeg": ALT} and pixels_of(second.data["image/jpeg"]).shape == (128, 128, 3)
 
 
+def test_where_that_is_not_enough_pictures_that_are_jpegs_keep_their_colours_at_half_the_resolution():
+    before = run_series.encoded(png(128), format="JPEG", quality=92, subsampling=0)
+    output = nbformat.v4.new_output("display_data", {"image/jpeg": before}, metadata={"image/jpeg": dict(ALT)})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show()", outputs=[output])])
+    [output] = run_series.with_smaller_pictures(notebook, limit=len(before)).cells[0].outputs
+    assert len(output.data["image/jpeg"]) < 0.8 * len(before) and output.metadata == {"image/jpeg": ALT}
+
+
 def test_a_picture_that_is_smaller_as_png_stays_one():
     plain = png(64, colours=1)
     [output] = run_series.with_smaller_pictures(notebook_of(plain), limit=1).cells[0].outputs
