@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
@@ -180,13 +181,28 @@ def make_dogs(paths: list[Path]) -> None:
     started = time.perf_counter()
     for path, notebook in run_all(paths):
         nbformat.write(notebook, outputs / path.name)
-        page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-        (outputs / f"{path.stem}.html").write_text(page, encoding="utf-8")
+        (outputs / f"{path.stem}.html").write_text(page_of(notebook, path.stem), encoding="utf-8")
     print(f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes. In {outputs} you find:")
     for path in sorted(outputs.iterdir()):
         if path.suffix in (".png", ".json", ".html", ".ipynb"):
             print(f"  {path.name}")
     print("\n`make lab` opens the series in JupyterLab, to run it yourself step by step.")
+
+
+def page_of(notebook: nbformat.NotebookNode, title: str) -> str:
+    """The notebook as HTML, its pictures with their alt text, which nbconvert leaves in the notebook."""
+    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": title}})
+    soup = BeautifulSoup(page, "html.parser")
+    about = [
+        output.metadata.get(kind, {}).get("alt", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        for kind in ("image/png", "image/jpeg")
+        if kind in output.get("data", {})
+    ]
+    for image, alt in zip(soup.select(".jp-RenderedImage img"), about, strict=True):
+        image["alt"] = alt
+    return str(soup)
 
 
 def refresh(paths: list[Path]) -> None:

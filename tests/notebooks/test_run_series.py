@@ -55,6 +55,11 @@ def test_where_that_is_not_enough_pictures_that_are_jpegs_keep_their_colours_at_
     assert len(output.data["image/jpeg"]) < 0.8 * len(before) and output.metadata == {"image/jpeg": ALT}
 
 
+def test_on_the_page_of_a_notebook_every_picture_has_its_alt_text():
+    page = run_series.page_of(notebook_of(png(), png(32)), "dogs")
+    assert page.count('alt="sixteen dogs"') == 2 and "No description" not in page and "<title>dogs</title>" in page
+
+
 def test_a_picture_that_is_smaller_as_png_stays_one():
     plain = png(64, colours=1)
     [output] = run_series.with_smaller_pictures(notebook_of(plain), limit=1).cells[0].outputs
