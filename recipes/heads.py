@@ -1,7 +1,7 @@
 """How the weights `heads` are made: a VAE on dog heads, by pixels and features, then with an adversary.
 
     pip install -e ".[sharpen]"
-    python recipes/heads.py ../shared/dogs RUN [--images 1300000] [--minutes 12]
+    python recipes/heads.py ../shared/dogs RUN [--images 1300000] [--minutes 12] [--kl 0.0004] [--start WEIGHTS]
 
 DOGS holds photos, `heads.json` with boxes of heads, and `heads-112.tar` with heads that are cut out already. RUN.pt keeps
 everything; the same command goes on from it. RUN_IMAGES.png is a sheet to look at: 64 draws from the prior, then 16 held-out
@@ -47,6 +47,7 @@ from vae_helpers.models import (
     decode_latents,
     encode_images,
     kl_divergence,
+    load_pretrained,
     save_checkpoint,
     to_float,
     to_uint8,
@@ -56,7 +57,7 @@ from vae_helpers.training import Adversary, FeatureDistance, Lite0, optimizer_st
 
 LARGE = 112
 LATENT = 256
-WEIGHTS = {"pixels": 10.0, "features": 1.0, "kl": 0.0004, "fooled": 0.25}  # of each loss that the VAE lowers
+WEIGHTS = {"pixels": 10.0, "features": 1.0, "fooled": 0.25}  # of each loss that the VAE lowers, beside the KL
 ANY_BREED = 0.1  # share of pictures with breeds that are learned from without
 EMA_DECAY = 0.999
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -147,12 +148,15 @@ class RunningPrior(nn.Module):
 class Run:
     """Everything that a stop must not lose, and how the networks are joined.
 
-    features: of pretrained networks, if any. warm: images after which the adversary joins. batch: images a step. breeds: names
-    of the labels. sizes: of the VAE.
+    features: of pretrained networks, if any. warm: images after which the adversary joins. batch: images a step. kl: weight of
+    the KL. breeds: names of the labels. sizes: of the VAE.
     """
 
-    def __init__(self, features: FeatureDistance | None, warm: int, batch: int, breeds: Sequence[str] = (), **sizes):
+    def __init__(
+        self, features: FeatureDistance | None, warm: int, batch: int, kl: float, breeds: Sequence[str] = (), **sizes
+    ):
         self.features, self.warm, self.batch, self.breeds, self.sizes = features, warm, batch, breeds, sizes
+        self.weights = WEIGHTS | {"kl": kl}
         self.step, self.grown_at = 0, None
         self._make({})
         self.prior = RunningPrior(*self.vae.latent_shape, len(breeds) + 1).to(DEVICE)
@@ -199,6 +203,10 @@ class Run:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
 
+    def start(self, weights: Path) -> None:
+        """Begin from the weights of another run, of a VAE of the same sizes; everything else is new."""
+        self._make(load_pretrained(weights).state_dict())
+
     def grow(self) -> None:
         """Go on at 112 x 112 from the average, with a new discriminator on pixels."""
         before, self.grown_at = self.adversary.networks, self.step
@@ -240,7 +248,7 @@ class Run:
         elif self.features:
             with autocast():
                 losses["features"] = self.features(self.features.network(x_hat), self.features.network(x))
-        loss = sum(weight * losses[name] for name, weight in WEIGHTS.items() if name in losses)
+        loss = sum(weight * losses[name] for name, weight in self.weights.items() if name in losses)
         optimizer_step(loss, self.optimizer, self.vae.parameters(), 5.0)
         return losses
 
@@ -338,6 +346,8 @@ def arguments_of(about: str, arguments: list[str] | None, **defaults: int) -> ar
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="end after so many, if --images are not seen before"
     )
+    parser.add_argument("--start", type=Path, help="weights to begin from, of a VAE of the same sizes")
+    parser.add_argument("--kl", type=float, default=0.0004, help="weight of the KL")
     for name, default in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     return parser.parse_args(arguments)
@@ -360,9 +370,11 @@ def train(
         some = torch.randperm(len(pictures.pixels), generator=torch.Generator().manual_seed(0))[:200].to(DEVICE)
         with autocast():
             features = FeatureDistance(network.to(DEVICE), to_float(pictures.pixels[some], DEVICE))
-    run, path = Run(features, options.warm, options.batch, breeds, **sizes), options.run.with_suffix(".pt")
+    run, path = Run(features, options.warm, options.batch, options.kl, breeds, **sizes), options.run.with_suffix(".pt")
     if path.exists():
         run.load(path)
+    elif options.start:
+        run.start(options.start)
     torch.manual_seed(run.step)  # going on does not draw the first batches again
     print(f"{len(pictures.pixels)} pictures to learn from, {len(held_out)} held out; {run.images} images seen", flush=True)
     began, first, phase = time.perf_counter(), run.images, run.phase
