@@ -4,13 +4,14 @@ BIN := .venv/bin
 # CI installs the versions that were tested last; a reader gets today's, which fit his Python and his machine.
 PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check $(if $(CI),-c constraints.txt)
 
-.PHONY: help dogs test lab check series bench audit
+.PHONY: help dogs test lab check series site bench audit
 help:
 	@echo "make dogs    run the series on toy dogs, or on DOGS=path/to/folder, oxford-pets or stanford-dogs"
 	@echo "make lab     open the series in JupyterLab"
 	@echo "make test    lint, unit tests, every notebook; takes minutes, touches none of your files"
 	@echo "make check   slow checks: two processes, kills at any moment, the clinic, the notebooks in a browser"
 	@echo "make series  run the series in full and refresh the outputs in notebooks/"
+	@echo "make site    the series as web pages, in site/; needs Node.js"
 	@echo "make audit   look for known weaknesses in what is installed, and list its licences; asks the internet"
 	@echo "make bench   measure what the tables in docs/benchmarks.md say; takes long"
 
@@ -24,6 +25,10 @@ help:
 
 .venv/.installed-dev: .venv/.installed
 	$(PIP_INSTALL) -e ".[dev]"
+	@touch $@
+
+.venv/.installed-site: .venv/.installed
+	$(PIP_INSTALL) -e ".[site]"
 	@touch $@
 
 dogs: .venv/.installed
@@ -41,8 +46,11 @@ test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 tests
 	$(BIN)/python -m pytest notebooks
 
-check: .venv/.installed-dev
+check: .venv/.installed-dev .venv/.installed-site
 	$(BIN)/python -m pytest -m slow -rs tests
+
+site: .venv/.installed-site
+	$(BIN)/python docs/site/build.py
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/bench.py

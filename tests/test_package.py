@@ -93,7 +93,7 @@ def test_requirements_are_the_dependencies_and_those_of_the_notebooks_each_with_
 
 def test_the_versions_that_ci_installs_fit_what_is_asked_for():
     pinned = requirements_of((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
-    wanted = requirements_of(PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["dev"])
+    wanted = requirements_of(PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["dev"] + EXTRAS["site"])
     assert misfits({name: r for name, r in wanted.items() if name != "vae-helpers"}, pinned) == []
 
 
