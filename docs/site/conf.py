@@ -29,9 +29,6 @@ html_static_path, templates_path = ["static"], ["templates"]
 html_css_files, html_js_files = ["site.css"], [("site.js", {"defer": "defer"})]
 html_show_sourcelink = html_copy_source = html_show_copyright = False
 html_theme_options = {"top_of_page_buttons": []}
-html_sidebars = {
-    "**": [f"sidebar/{part}.html" for part in ("brand", "search", "scroll-start", "explorer", "navigation", "scroll-end")]
-}
 
 
 @cache
