@@ -1,0 +1,106 @@
+"""What a model can do: evaluate, sample, reconstruct, walk."""
+
+from pathlib import Path
+
+import tyro
+
+from .. import data, evaluation, latent, models
+from ..config import best_device, folders
+from .options import BATCH, Count, Crop, Model, checkpoint_of, path_of
+
+
+def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> None:
+    """What a model makes of data/test/dogs: outputs/report.html, for people, and outputs/metrics.json.
+
+    Args:
+        seed: of every draw.
+        inception: compare samples in Inception's features (FID), whose weights are downloaded once, instead of our own.
+    """
+    where, saved = folders(), checkpoint_of(model, seed)
+    options = {"image_size": saved.vae.image_size, "cache_dir": where.cache, "crop": saved.vae.crop}
+    learn, _ = data.split_validation(data.load_images(where.train, **options))
+    test = data.load_images(where.test, **options)
+    options = {"labels": latent.dog_attributes(test, where.toy_dogs), "images": "test dogs", "seed": seed}
+    options |= {"extractor": evaluation.load_inception() if inception else None}
+    measured = evaluation.evaluate(saved.vae, learn.pixels, test.pixels, saved.beta, **options)
+    measured.metrics["epoch"] = saved.epoch
+    verdicts = evaluation.write_report(measured, where.outputs, f"What this model does, after {saved.epoch} epochs")
+    print(*verdicts, f"wrote {where.outputs / 'report.html'} and metrics.json", sep="\n")
+
+
+def sample(model: Model = None, n: Count = 64, seed: int = 0, out: Path | None = None, raw: bool = False) -> None:
+    """Draw new dogs from the best prior that a model has: one sheet, outputs/samples.png, or single PNG files with --out.
+
+    Args:
+        n: how many.
+        seed: of the draws.
+        out: folder for single files.
+        raw: draw from N(0, I) all the same.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from ..plots import image_grid, save_figure
+
+    if n < 1 or (n > 1000 and out is None):
+        raise ValueError(f"-n {n}: a sheet shows from 1 to 1000 dogs; --out FOLDER writes any number above 0 as single files")
+    vae = checkpoint_of(model, seed).vae
+    prior = models.StandardNormal(vae.latent_shape) if raw else models.load_prior(path_of(model))
+    z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed))
+    images = torch.cat([models.decode_latents(vae, part) for part in tqdm(z.split(BATCH), leave=False, disable=None)])
+    if out is not None:
+        return latent.save_pngs(images, out, [f"sample_{i:05d}" for i in range(n)])
+    path = folders().outputs / "samples.png"
+    save_figure(image_grid(images, f"{n} draws from {type(prior).__name__}, decoded: seed {seed}, not picked"), path)
+    print(f"wrote {path}")
+
+
+def reconstruct(source: tyro.conf.Positional[Path], out: Path, model: Model = None, crop: Crop = None) -> None:
+    """What comes back of each image of a folder that goes through a model's mean: PNG files named after the images.
+
+    Args:
+        source: folder of images.
+        out: folder for the files.
+    """
+    vae = checkpoint_of(model).vae
+    images = data.load_images(source, vae.image_size, cache_dir=folders().cache, crop=crop or vae.crop)
+    z, _ = models.encode_images(vae, images.pixels, BATCH)
+    latent.save_pngs(models.decode_latents(vae, z, BATCH), out, images.names)
+
+
+def walk(
+    start: tyro.conf.Positional[Path | None] = None,
+    end: tyro.conf.Positional[Path | None] = None,
+    model: Model = None,
+    steps: int = 48,
+    straight: bool = False,
+    seed: int = 0,
+    out: Path | None = None,
+    crop: Crop = None,
+) -> None:
+    """Walk from one dog to another and back: a GIF, outputs/walk.gif.
+
+    Args:
+        start: an image file; a draw from the best prior that the model has when left out.
+        end: an image file; another draw when left out.
+        steps: how many pictures, both ends included.
+        straight: along the straight line instead of the sphere's arc.
+        seed: of the draws.
+        out: where the GIF goes.
+    """
+    import torch
+
+    if steps > 1000:
+        raise ValueError(f"--steps {steps}: a GIF shows 1000 pictures at most")
+    vae = checkpoint_of(model, seed).vae
+    ends = [start, end]
+    if None in ends:
+        ends = list(models.load_prior(path_of(model)).sample(2, torch.Generator().manual_seed(seed)))
+    for i, photo in enumerate((start, end)):
+        if photo is not None:
+            pixels = torch.tensor(data.decode_image(photo, vae.image_size, crop or vae.crop)).permute(2, 0, 1)
+            ends[i] = models.encode_images(vae, pixels[None])[0][0]
+    images = latent.walk(vae, *ends, steps, on_sphere=not straight)
+    gif = out or folders().outputs / "walk.gif"
+    latent.save_gif(torch.cat([images, images[1:-1].flip(0)]), gif, seconds=4)  # there and back
+    print(f"wrote {gif}")
