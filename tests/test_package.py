@@ -69,7 +69,7 @@ def test_the_wheel_names_what_it_needs_and_holds_the_weights_and_the_command(whe
     assert metadata["Version"] == vae_helpers.__version__
     needs = [requirement for requirement in map(Requirement, metadata.get_all("Requires-Dist")) if not requirement.marker]
     assert {(r.name, r.specifier) for r in needs} == {(r.name, r.specifier) for r in map(Requirement, PROJECT["dependencies"])}
-    assert {"notebooks", "dev", "hub", "site", "sharpen"} == set(metadata.get_all("Provides-Extra"))
+    assert {"notebooks", "dev", "hub", "site", "sharpen", "export"} == set(metadata.get_all("Provides-Extra"))
     assert "vae-helpers = vae_helpers.cli:main" in entry_points
     in_the_tree = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vae_helpers").rglob("*") if path.is_file()}
     assert {name for name in in_the_tree if "__pycache__" not in name} <= names

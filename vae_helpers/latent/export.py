@@ -1,0 +1,71 @@
+"""What a web page needs to walk through a model's latent space: its networks as ONNX files, and the numbers as JSON."""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from ..data.heads import CELLS, HEAD_UP, INPUT, load_head_finder
+from ..files import SHIPPED, WEIGHTS, atomic_write, write_file
+from ..models.inference import decode_latents
+from ..models.pretrained import find_weights, load_pretrained, load_prior
+from ..models.priors import FullGaussian, GaussianMixture
+from .attributes import head_measures, pixel_statistics
+from .directions import attribute_directions, principal_axes
+
+
+def export_explorer(model: str | Path, out: str | Path) -> None:
+    """Write decoder.onnx, encoder.onnx, head_finder.onnx and directions.json into the folder `out`, the last one last.
+
+    model: as in `load_pretrained`. The ONNX files hold weights in half precision and compute in float32: z (1, *latent_shape),
+    and label (1,) where there are breeds, -> image (1, 3, S, S) in [-1, 1]; image -> mu, logvar; image -> map, as `HeadFinder`.
+    directions.json: sizes, crop, breeds and terms of use; the prior as Gaussians with one covariance, by its root; and the
+    named directions and principal axes of 1,536 draws, as in chapter 05, where six of the eight measures of a head are of use.
+    Needs onnx and onnxscript, the extra `export`. Raises the errors of `load_pretrained`, and OSError where nothing can be
+    written.
+    """
+    vae, prior, out = load_pretrained(model), load_prior(model), Path(out)
+    z = prior.sample(1536, torch.Generator().manual_seed(0))
+    measures = (head_measures if vae.crop == "head" else pixel_statistics)(decode_latents(vae, z, batch_size=32))
+    named = attribute_directions(z, measures)
+    named = named.take([named.names.index(name) for name in list(measures)[:6]])
+    prior = prior if isinstance(prior, GaussianMixture) else FullGaussian(vae.latent_shape).fit(z)
+    image, finder_sees = (torch.zeros(1, 3, size, size) for size in (vae.image_size, INPUT))
+    label = {"label": torch.zeros(1, dtype=torch.long)} if getattr(vae, "breeds", ()) else {}
+    _write_onnx(out / "decoder.onnx", vae.decoder, {"z": z[:1]} | label, ["image"])
+    _write_onnx(out / "encoder.onnx", vae.encoder, {"image": image}, ["mu", "logvar"])
+    _write_onnx(out / "head_finder.onnx", load_head_finder(), {"image": finder_sees}, ["map"])
+    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+    terms = card.partition("mean for the weights\n\n")[2].partition("\n\n")[0].replace("*", "").replace("`", "")
+    numbers = {
+        "model": find_weights(model).stem,
+        "terms": terms if find_weights(model) in SHIPPED.values() else "",
+        "image_size": vae.image_size,
+        "crop": vae.crop,
+        "finder": {"input": INPUT, "cells": CELLS, "up": HEAD_UP},
+        "breeds": getattr(vae, "breeds", ()),
+        "prior": {"weights": prior.weights, "means": prior.means, "root": prior.scale_tril},
+        "directions": {"named": vars(named), "principal axes": vars(principal_axes(z, 8))},
+    }
+    write_file(out / "directions.json", json.dumps(numbers, default=lambda tensor: tensor.double().numpy().round(5).tolist()))
+
+
+class _ToFloat(nn.Module):
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored.float()
+
+
+def _write_onnx(path: Path, network: nn.Module, given: dict[str, Tensor], answers: list[str]) -> None:
+    network = copy.deepcopy(network).eval()
+    for part in list(network.modules()):
+        for name, weight in list(part.named_parameters(recurse=False)):
+            parametrize.register_parametrization(part, name, _ToFloat(), unsafe=True)
+            part.parametrizations[name].original.data = weight.data.half()
+    names = {"input_names": [*given], "output_names": answers}
+    program = torch.onnx.export(network, (*given.values(),), dynamo=True, verbose=False, **names)
+    with atomic_write(path) as partial:
+        program.save(partial)
