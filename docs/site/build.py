@@ -35,9 +35,9 @@ def toctree(pages: list[str], *options: str) -> str:
 
 
 def signature(name: str, value: object) -> str:
-    """`name(parameters) -> result` with the last part of each type's name only."""
+    """`name(parameters) -> result` without `self`, and with the last part of each type's name only."""
     try:
-        return name + re.sub(r"\b(?:\w+\.)+(?=[A-Za-z_])", "", str(inspect.signature(value)))
+        return name + re.sub(r"\b(?:\w+\.)+(?=[A-Za-z_])|(?<=^\()self(?:, )?", "", str(inspect.signature(value)))
     except (TypeError, ValueError):
         return name
 
@@ -105,13 +105,14 @@ def build(site: Path) -> None:
     if not installed.exists() or installed.stat().st_mtime < (HERE / "package-lock.json").stat().st_mtime:
         npm = shutil.which("npm") or sys.exit("the site needs Node.js: its npm fetches KaTeX, for the formulas")
         subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], cwd=HERE, check=True)
-    if (site / ".buildinfo").exists():  # Sphinx's: an earlier site, and no folder of somebody's
-        shutil.rmtree(site)
     with TemporaryDirectory() as folder:
-        source = Path(folder) / "source"
+        source, html = Path(folder) / "source", Path(folder) / "html"
         gather(source)
         words = ["-q", "-W", "--keep-going", "-d", f"{folder}/doctrees", "-A", f"explorer={int(EXPLORER.exists())}"]
-        subprocess.run([sys.executable, "-m", "sphinx", *words, str(source), str(site)], check=True)
+        subprocess.run([sys.executable, "-m", "sphinx", *words, str(source), str(html)], check=True)
+        if (site / ".buildinfo").exists():  # Sphinx's: an earlier site, and no folder of somebody's
+            shutil.rmtree(site)
+        shutil.copytree(html, site)
     if EXPLORER.exists():
         subprocess.run([sys.executable, str(EXPLORER), str(site / "explorer")], check=True)
     print(f"{site}/index.html")

@@ -21,6 +21,7 @@ nb_execution_mode = "off"  # the notebooks' stored outputs are shown; nothing ru
 myst_enable_extensions = ["colon_fence", "dollarmath", "html_image"]
 myst_heading_anchors = 4
 html_math_renderer = "katex"
+highlight_language = "none"  # blocks that name no language
 
 html_theme = "furo"
 html_title, html_favicon = project, "static/favicon.svg"
