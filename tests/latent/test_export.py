@@ -8,6 +8,7 @@ import torch
 from tiny import stirred, vivid_vae
 
 from vae_helpers.data.heads import load_head_finder
+from vae_helpers.files import WEIGHTS
 from vae_helpers.latent import Directions, export_explorer, head_measures
 from vae_helpers.models import Checkpoint, GaussianMixture, ResidualVAE, save_checkpoint
 
@@ -102,7 +103,7 @@ def test_measures_of_heads_are_those_that_chapter_05_builds():
     torch.testing.assert_close(head_measures(x), built["measure"](x))
 
 
-def test_weights_that_come_with_the_project_say_under_which_terms():
-    from vae_helpers.files import WEIGHTS
-
-    assert "mean for the weights\n\n" in (WEIGHTS / "README.md").read_text(encoding="utf-8")
+def test_of_weights_that_come_with_the_project_the_terms_are_those_of_their_card():
+    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+    terms = card.partition("mean for the weights\n\n")[2].partition(" A VAE")[0]
+    assert "research only" in terms and "MIT" in terms and len(terms) < 700

@@ -40,11 +40,12 @@ def export_explorer(model: str | Path, out: str | Path) -> None:
     _write_onnx(out / "encoder.onnx", vae.encoder, {"image": image}, ["mu", "logvar"])
     _write_onnx(out / "head_finder.onnx", load_head_finder(), {"image": finder_sees}, ["map"])
     card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
-    terms = card.partition("mean for the weights\n\n")[2].partition("\n\n")[0].replace("*", "").replace("`", "")
+    terms = card.partition("mean for the weights\n\n")[2].partition(" A VAE")[0].replace("*", "").replace("`", "")
     numbers = {
         "model": find_weights(model).stem,
         "terms": terms if find_weights(model) in SHIPPED.values() else "",
         "image_size": vae.image_size,
+        "latent_shape": vae.latent_shape,
         "crop": vae.crop,
         "finder": {"input": INPUT, "cells": CELLS, "up": HEAD_UP},
         "breeds": getattr(vae, "breeds", ()),
