@@ -12,20 +12,23 @@ from nbclient import NotebookClient
 pytestmark = pytest.mark.slow
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 CLINIC = nbformat.read(NOTEBOOKS / "06_clinic.ipynb", as_version=4)
+SOLUTIONS = nbformat.read(NOTEBOOKS / "solutions" / "06_clinic.ipynb", as_version=4)
 
-CASES = {  # the number must be above `sick` where the bug is and below `well` where it is fixed: wider apart than a limit
-    "1 KL from halves of z": {"sick": 8, "well": 1.01},
-    "2 KL summed over the batch": {"sick": 0.9, "well": 0.4},
-    "3 division in place": {"sick": 2, "well": 1.01},
+CASES = {  # the number must be above `sick` where the bug is and below `well` where it is cured: wider apart than a limit
+    "1 pixels in the wrong range": {"sick": 30, "well": 10},
+    "2 no gradient through z": {"sick": 0.99, "well": 0.01},
+    "3 beta in the wrong unit": {"sick": 5, "well": 0.01},
     "4 log-variance as deviation": {"sick": 3, "well": 1.2},
-    "5 pixels in the wrong range": {"sick": 30, "well": 10},
-    "6 beta far too large": {"sick": 0.9, "well": 0.5},
-    "7 test dogs in training": {"sick": 1.35, "well": 1.2},
-    "8 measured on training dogs": {"sick": 1.5, "well": 1.2},
+    "5 test dogs in training": {"sick": 0.8, "well": 0.001},
+    "6 labels of other dogs": {"sick": 0.9, "well": 0.1},
+    "7 KL from halves of z": {"sick": 8, "well": 1.01},
+    "8 division in place": {"sick": 2, "well": 1.01},
+    "9 KL summed over the batch": {"sick": 0.9, "well": 0.4},
 }
 
 
-SOURCES = [cell.source for cell in CLINIC.cells if cell.cell_type == "code"]
+def code_of(notebook):
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def execute(sources, home, first=""):
@@ -47,7 +50,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def findings(home):
-    return execute(SOURCES, home)
+    return execute(code_of(CLINIC), home) | execute(code_of(SOLUTIONS), home)
 
 
 def test_every_case_is_measured_and_no_other(findings):
@@ -66,20 +69,17 @@ def test_the_symptom_is_gone_from_the_fixed_code(findings, case):
 
 def test_a_case_whose_bug_was_mended_shows_no_symptom(home):
     """The canary: with the bug of case 1 taken out, what must be red above would be red."""
-    case = "1 KL from halves of z"
-    upto = next(i for i, source in enumerate(SOURCES) if case in source)
-    mend = """import clinic
-clinic.case_1_loss, train = clinic.healthy_loss, clinic.train
-clinic.train = lambda vae, x, loss_of, epochs: train(vae, x, loss_of, epochs=2)  # it is not the training that cures
-"""
-    mended = execute(SOURCES[: upto + 1], home, mend)
+    case = next(iter(CASES))
+    sources = code_of(CLINIC)
+    upto = next(i for i, source in enumerate(sources) if case in source)
+    mended = execute(sources[: upto + 1], home, "import clinic\nclinic.case_1_data = clinic.to_float")
     assert list(mended) == [case]
     assert mended[case]["broken"] < CASES[case]["well"]
 
 
 def test_the_broken_lines_that_the_answers_show_are_those_that_ran():
-    code = (NOTEBOOKS / "clinic.py").read_text(encoding="utf-8") + "\n".join(SOURCES)
+    code = (NOTEBOOKS / "clinic.py").read_text(encoding="utf-8")
     shown = [block for cell in CLINIC.cells for block in re.findall(r"```python\n(.*?)```", cell.source, re.DOTALL)]
-    assert len(shown) == len(CASES)
+    assert len(shown) == 6
     for line in "".join(shown).splitlines():
         assert line in code, line
