@@ -51,9 +51,18 @@ def address(site):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def open_page(address):
+    """Of a new page, without an address or at one within the site. It may take its time: other work slows a machine down."""
     with chromium() as browser:
-        yield browser
+
+        def open_page(where: str | None = None, **options):
+            page = browser.new_page(**options)
+            page.set_default_timeout(300_000)
+            if where is not None:
+                page.goto(address + where)
+            return page
+
+        yield open_page
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +85,8 @@ def lint(workflow: str) -> list[dict]:
     return json.loads(result.stdout)
 
 
-def test_every_page_opens_from_a_sub_path_and_loads_nothing_from_elsewhere(site, address, pages, browser):
-    page, complaints = browser.new_page(), []
+def test_every_page_opens_from_a_sub_path_and_loads_nothing_from_elsewhere(site, address, pages, open_page):
+    page, complaints = open_page(), []
 
     def complain(what: str) -> None:
         complaints.append((page.url, what))
@@ -129,25 +138,22 @@ def test_every_public_name_is_described(site, pages, name):
     assert getattr(vae_helpers, name).__doc__.split()[0] in head.find_next("dd").get_text()
 
 
-def test_quiz_answers_are_folded_until_they_are_asked_for(address, browser):
-    page = browser.new_page()
-    page.goto(address + CHAPTER)
+def test_quiz_answers_are_folded_until_they_are_asked_for(open_page):
+    page = open_page(CHAPTER)
     fold = page.locator("details").first
     assert not fold.locator("ol").is_visible()
     fold.locator("summary").press("Enter")
     assert fold.locator("ol").is_visible()
 
 
-def test_formulas_are_set_without_a_script(address, browser):
-    page = browser.new_page(java_script_enabled=False)
-    page.goto(address + CHAPTER)
+def test_formulas_are_set_without_a_script(open_page):
+    page = open_page(CHAPTER, java_script_enabled=False)
     assert page.locator("article .katex").count() >= 10
     assert not re.search(r"\$|\\frac", " ".join(page.locator("article p").all_inner_texts()))
 
 
-def test_search_finds_a_term_in_the_glossary_and_its_chapter(address, browser):
-    page = browser.new_page()
-    page.goto(address + CHAPTER)
+def test_search_finds_a_term_in_the_glossary_and_its_chapter(open_page):
+    page = open_page(CHAPTER)
     page.get_by_role("searchbox").or_(page.get_by_placeholder("Search")).first.fill("reparameterisation")
     page.keyboard.press("Enter")
     page.wait_for_selector("ul.search li a")
@@ -155,22 +161,19 @@ def test_search_finds_a_term_in_the_glossary_and_its_chapter(address, browser):
     assert {"docs/glossary.html", "notebooks/02_architecture.html"} <= {where.partition("#")[0] for where in found}
 
 
-def test_chapters_lead_to_the_one_before_and_the_one_after(address, browser):
-    page = browser.new_page()
-    page.goto(address + CHAPTER)
+def test_chapters_lead_to_the_one_before_and_the_one_after(address, open_page):
+    page = open_page(CHAPTER)
     page.locator("a.next-page").click()
     assert page.url == address + "notebooks/04_evaluation.html"
     page.locator("a.prev-page").click()
     assert page.url == address + CHAPTER
 
 
-def test_it_is_dark_or_light_as_the_system_is_until_the_reader_chooses(address, browser):
+def test_it_is_dark_or_light_as_the_system_is_until_the_reader_chooses(open_page):
     def brightness(page) -> float:
         return page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).reduce((a, b) => a + +b, 0)")
 
-    light, dark = (browser.new_page(color_scheme=scheme) for scheme in ("light", "dark"))
-    for page in (light, dark):
-        page.goto(address + CHAPTER)
+    light, dark = (open_page(CHAPTER, color_scheme=scheme) for scheme in ("light", "dark"))
     assert brightness(light) > 700 > 150 > brightness(dark)
     dark.locator(".theme-toggle:visible").first.click()
     assert brightness(dark) > 700
@@ -179,9 +182,8 @@ def test_it_is_dark_or_light_as_the_system_is_until_the_reader_chooses(address, 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(390, 844), (1440, 900)], ids=["phone", "desk"])
 @pytest.mark.parametrize("where", ["index.html", CHAPTER])
-def test_axe_finds_nothing_serious_and_no_page_is_wider_than_its_window(address, browser, where, size, scheme):
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-    page.goto(address + where)
+def test_axe_finds_nothing_serious_and_no_page_is_wider_than_its_window(open_page, where, size, scheme):
+    page = open_page(where, viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page.add_script_tag(path=NODE_MODULES / "axe-core/axe.min.js")
     found = page.evaluate("async () => (await axe.run()).violations")
     assert not [(fault["id"], fault["nodes"][0]["html"]) for fault in found if fault["impact"] in ("serious", "critical")]
