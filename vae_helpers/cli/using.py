@@ -1,12 +1,13 @@
 """What a model can do: evaluate, sample, reconstruct, walk."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
 
 from .. import data, evaluation, latent, models
 from ..config import best_device, folders
-from .options import BATCH, Count, Crop, Model, checkpoint_of, path_of
+from .options import BATCH, Count, Crop, Model, best_of, checkpoint_of
 
 
 def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> None:
@@ -22,20 +23,29 @@ def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> Non
     test = data.load_images(where.test, **options)
     options = {"labels": latent.dog_attributes(test, where.toy_dogs), "images": "test dogs", "seed": seed}
     options |= {"extractor": evaluation.load_inception() if inception else None}
+    options["drawn"] = best_of(model, seed)
     measured = evaluation.evaluate(saved.vae, learn.pixels, test.pixels, saved.beta, **options)
     measured.metrics["epoch"] = saved.epoch
     verdicts = evaluation.write_report(measured, where.outputs, f"What this model does, after {saved.epoch} epochs")
     print(*verdicts, f"wrote {where.outputs / 'report.html'} and metrics.json", sep="\n")
 
 
-def sample(model: Model = None, n: Count = 64, seed: int = 0, out: Path | None = None, raw: bool = False) -> None:
+def sample(
+    model: Model = None,
+    n: Count = 64,
+    seed: int = 0,
+    breed: str | None = None,
+    out: Path | None = None,
+    raw: bool = False,
+) -> None:
     """Draw new dogs from the best prior that a model has: one sheet, outputs/samples.png, or single PNG files with --out.
 
     Args:
         n: how many.
         seed: of the draws.
+        breed: of the dogs, where the prior knows breeds.
         out: folder for single files.
-        raw: draw from N(0, I) all the same.
+        raw: take the decoder as `train` left it, and draw from N(0, I).
     """
     import torch
     from tqdm import tqdm
@@ -44,9 +54,9 @@ def sample(model: Model = None, n: Count = 64, seed: int = 0, out: Path | None =
 
     if n < 1 or (n > 1000 and out is None):
         raise ValueError(f"-n {n}: a sheet shows from 1 to 1000 dogs; --out FOLDER writes any number above 0 as single files")
-    vae = checkpoint_of(model, seed).vae
-    prior = models.StandardNormal(vae.latent_shape) if raw else models.load_prior(path_of(model))
-    z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed))
+    vae, prior = best_of(model, seed, raw)
+    named = {} if breed is None else {"name": _breed(breed, getattr(prior, "names", ()))}
+    z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed), **named)
     images = torch.cat([models.decode_latents(vae, part) for part in tqdm(z.split(BATCH), leave=False, disable=None)])
     if out is not None:
         return latent.save_pngs(images, out, [f"sample_{i:05d}" for i in range(n)])
@@ -92,10 +102,8 @@ def walk(
 
     if steps > 1000:
         raise ValueError(f"--steps {steps}: a GIF shows 1000 pictures at most")
-    vae = checkpoint_of(model, seed).vae
-    ends = [start, end]
-    if None in ends:
-        ends = list(models.load_prior(path_of(model)).sample(2, torch.Generator().manual_seed(seed)))
+    vae, prior = best_of(model, seed)
+    ends = list(prior.sample(2, torch.Generator().manual_seed(seed)))
     for i, photo in enumerate((start, end)):
         if photo is not None:
             pixels = torch.tensor(data.decode_image(photo, vae.image_size, crop or vae.crop)).permute(2, 0, 1)
@@ -104,3 +112,13 @@ def walk(
     gif = out or folders().outputs / "walk.gif"
     latent.save_gif(torch.cat([images, images[1:-1].flip(0)]), gif, seconds=4)  # there and back
     print(f"wrote {gif}")
+
+
+def _breed(breed: str, names: Sequence[str]) -> str:
+    """The one of `names` that is meant, however it is spelled: golden_retriever is Golden retriever."""
+    spelled = {name.lower().replace("_", " "): name for name in names}
+    if not spelled:
+        raise ValueError(f"--breed {breed!r}: this model's prior knows no breeds (of photos of several, train-prior makes one)")
+    if breed.lower().replace("_", " ") not in spelled:
+        raise ValueError(f"--breed {breed!r}: it is none of {', '.join(names)}")
+    return spelled[breed.lower().replace("_", " ")]

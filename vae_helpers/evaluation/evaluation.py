@@ -14,6 +14,7 @@ from torch import Tensor
 from ..files import write_file
 from ..models.inference import decode_latents, encode_images, to_float, to_uint8
 from ..models.losses import BETA, noise_variance
+from ..models.priors import Prior, StandardNormal
 from ..models.vae import BaseVAE
 from ..plots import figure_bytes, image_grid, image_rows, save_figure
 from .baselines import LinearVAE, nearest_images, principal_components
@@ -46,6 +47,7 @@ def evaluate(
     beta: float = BETA,
     *,
     labels: Mapping[str, Tensor] | None = None,
+    drawn: tuple[BaseVAE, Prior] | None = None,
     extractor: Extractor | None = None,
     images: str = "test images",
     seed: int = 0,
@@ -56,7 +58,8 @@ def evaluate(
     train, test: uint8 (N, 3, S, S), at least 2 of each; train only for baselines and neighbours, and to see whether its own
     images are reconstructed better. Of each a random part of `max_images` is taken (fewer above 56 x 56, so that memory grows
     by less than 2 GB); the closest pictures are looked for in all of train. beta: what it was trained with; at 0 there are no
-    bounds and no linear VAE. labels: of the test images, name -> (N,). extractor: of the features that samples are compared in;
+    bounds and no linear VAE. labels: of the test images, name -> (N,). drawn: by which decoder, from which prior, samples are
+    made, if not by that of `vae` from N(0, I). extractor: of the features that samples are compared in;
     `load_dog_features()` when left out. images: what the test images are, in words. seed: of every draw. Raises ValueError for
     fewer images.
     """
@@ -68,7 +71,8 @@ def evaluate(
     test = test[chosen]
     mu, logvar = encode_images(vae, test)
     x_hat = decode_latents(vae, mu)
-    samples = decode_latents(vae, torch.randn(mu.shape, generator=torch.Generator().manual_seed(seed)))
+    drawing, prior = drawn or (vae, StandardNormal(vae.latent_shape))
+    samples = decode_latents(drawing, prior.sample(len(mu), torch.Generator().manual_seed(seed)))
     held_out, on_train = (evaluate_vae(vae, pixels, beta, seed) for pixels in (test, train[: len(test)]))
     components = principal_components(train, mu[0].numel())
     baseline, x_hat_pca = _baseline(vae, components, test, beta, on_train.recon_sampled, seed)
@@ -81,6 +85,7 @@ def evaluate(
         "vae": held_out.summary(),
         "vae_on_train": on_train.summary(),
         "image_quality": {"vae": asdict(image_quality(x_hat, test)), "pca": asdict(image_quality(x_hat_pca, test))},
+        "prior": "N(0, I)" if isinstance(prior, StandardNormal) else type(prior).__name__,
         "prior_fraction_beyond": gap.fraction_beyond,
     }
     metrics |= baseline | _by_factor(mu, labels if labels and len(test) >= FOR_FACTORS else {}, chosen, seed)
@@ -147,10 +152,10 @@ def write_report(evaluation: Evaluation, folder: str | Path, title: str = "What 
     The words are in the template report.html beside this file. Returns the page's summary, a sentence for each part.
     """
     template = Environment(loader=PackageLoader("vae_helpers.evaluation", "."), autoescape=True).get_template("report.html")
-    shown = evaluation.pictures
+    shown, prior = evaluation.pictures, evaluation.metrics["prior"]
     figures = {
         "reconstructions": image_rows(shown["reconstructions"], "Dogs it has never seen, and their reconstructions"),
-        "samples": image_grid(*shown["samples"].values(), "New dogs: draws from N(0, I), not picked", columns=16, scale=1.2),
+        "samples": image_grid(*shown["samples"].values(), f"New dogs: draws from {prior}, not picked", columns=16, scale=1.2),
         "closest": image_rows(shown["closest"], "New dogs that are closest to a training dog, pixel by pixel"),
     }
     pictures = {name: b64encode(figure_bytes(figure, dpi=100)).decode() for name, figure in figures.items()}

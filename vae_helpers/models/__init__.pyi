@@ -36,10 +36,15 @@ from .losses import (
     vae_loss as vae_loss,
 )
 from .pretrained import (
+    belongs_to as belongs_to,
+    digest as digest,
     find_weights as find_weights,
     from_diffusers as from_diffusers,
+    load_decoder as load_decoder,
     load_pretrained as load_pretrained,
     load_prior as load_prior,
+    part_path as part_path,
+    save_decoder as save_decoder,
     to_diffusers as to_diffusers,
 )
 from .priors import (

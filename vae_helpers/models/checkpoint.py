@@ -4,9 +4,8 @@ vae_model_epoch_{epoch}.pth   weights, architecture, preprocessing, history, set
 history.csv                   a row an epoch, for a spreadsheet or a tracker
 training_state.pth            what is needed to go on from the newest of them (optimizer), kept once
 
-A checkpoint may also be a .safetensors file with the same content: the same functions write and read it. Neither kind can run
-code: .pth files load with `weights_only=True` and nothing else. A field that an older file lacks has its default, one that is
-not known is ignored.
+A checkpoint may also be a .safetensors file with the same content. Neither kind can run code: .pth files load with
+`weights_only=True` and nothing else. A field that an older file lacks has its default, one that is not known is ignored.
 """
 
 import hashlib
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from ..files import load_weights, save_weights, write_file
 from .attention import AttentionVAE, SpatialVAE
+from .hub import is_hub_folder, read_hub_folder
 from .losses import BETA
 from .residual import ResidualVAE
 from .vae import VAE, BaseVAE
@@ -85,23 +85,24 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtype
     if Path(path).suffix == ".safetensors":
         save_weights(path, vae.state_dict(), saved, dtype)
     else:
-        _write_pth(path, saved | {"weights": {name: x.detach().to("cpu", dtype) for name, x in vae.state_dict().items()}})
+        write_pth(path, saved | {"weights": {name: x.detach().to("cpu", dtype) for name, x in vae.state_dict().items()}})
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint, or weights with their architecture, into a ready VAE in float32 and eval mode on `device`.
 
-    path: a file, or a folder, of which the newest checkpoint. Runs no code from the file. Raises FileNotFoundError, or
-    ValueError for a file that holds more than tensors and plain values, is damaged or of another program, does not fit the
-    architecture that it names, or holds NaN or infinite weights.
+    path: a file, or a folder, of which the newest checkpoint. Runs no code from it. Raises FileNotFoundError, or ValueError for
+    what holds more than tensors and plain values, is damaged or of another program, fits no architecture, or holds NaN.
     """
     path = Path(path)
-    if path.is_dir():  # where it holds none, the first is missed below
+    if path.is_dir() and not is_hub_folder(path):  # where it holds none, the first is missed below
         path = next(reversed(list_checkpoints(path).values()), checkpoint_path(path, 1))
-    if path.suffix == ".safetensors":
+    if path.is_dir():
+        weights, saved = read_hub_folder(path)
+    elif path.suffix == ".safetensors":
         weights, saved = load_weights(path)
     else:
-        saved = _read_pth(path)
+        saved = read_pth(path)
         weights = saved.get("weights")
     try:
         saved = saved.get("checkpoint", saved)  # where tree 9addd0c had it in safetensors
@@ -180,18 +181,16 @@ def current_names(weights: dict[str, Tensor], network: nn.Module) -> dict[str, T
 
 def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
     """Keep what the newest checkpoint needs to be trained further, in place of the one before."""
-    _write_pth(Path(folder) / STATE_FILE, state)
+    write_pth(Path(folder) / STATE_FILE, state)
 
 
 def load_training_state(folder: str | Path) -> dict[str, Any] | None:
-    """What `save_training_state` kept last, or None when there is nothing. Raises ValueError when it is damaged.
-
-    `name` in it is what its checkpoints have as their `run`. What tree 9addd0c wrote comes back as if it had been written now.
-    """
+    """What `save_training_state` kept last (what tree 9addd0c wrote, as if it had been written now), or None when there is
+    nothing; `name` in it is what its checkpoints have as their `run`. Raises ValueError when it is damaged."""
     path = Path(folder) / STATE_FILE
     if not path.exists():
         return None
-    state = _read_pth(path)
+    state = read_pth(path)
     if not isinstance(state.get("run"), dict) or type(state.get("epoch")) is not int:
         raise ValueError(f"{str(path)!r} is not a training state")
     state.setdefault("name", run_name(state["run"]))
@@ -225,13 +224,15 @@ def archive_run(folder: str | Path, name: str) -> Path:
     return target
 
 
-def _write_pth(path: str | Path, content: dict[str, Any]) -> None:
+def write_pth(path: str | Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values to one .pth file, whole or not at all. Raises OSError that says why it cannot."""
     buffer = io.BytesIO()  # torch would not say why it cannot write
     torch.save(content, buffer)
     write_file(path, buffer.getvalue())
 
 
-def _read_pth(path: str | Path) -> dict[str, Any]:
+def read_pth(path: str | Path) -> dict[str, Any]:
+    """What `write_pth` wrote. Raises FileNotFoundError, or ValueError for a file that is damaged or could run code."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint {str(path)!r}: train first (notebook 03, or make dogs), or check the path")
     try:

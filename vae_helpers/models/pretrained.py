@@ -1,15 +1,20 @@
 """VAEs and priors by name: those that come with the package, those in a file or a folder, and in files of diffusers."""
 
+import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
-from ..files import SHIPPED, load_weights, write_file
+from ..files import SHIPPED, load_weights, save_weights, write_file
 from .attention import MULTIPLES, AttentionVAE
 from .checkpoint import OLD_NAMES, build_vae, load_checkpoint, load_network, rename
 from .flow import LatentFlow
+from .hub import download
 from .priors import FullGaussian, GaussianMixture, Prior, StandardNormal
 from .vae import BaseVAE
 
@@ -38,9 +43,10 @@ def load_pretrained(x: str | Path, image_size: int | None = None) -> BaseVAE:
     """The VAE that `x` names, in float32 and eval mode on the CPU.
 
     x, tried in this order: the name of weights that come with the package; a file (.pth, .safetensors), or a folder, of which
-    the newest checkpoint. image_size: of the pictures that it is to take and return, where it has several: a `ResidualVAE` that
-    is grown has 56 and 112. Raises ValueError for a name that means nothing here, a size that it does not have, and a file that
-    holds something else or is damaged; FileNotFoundError for a folder without checkpoints.
+    the newest checkpoint, or what `save_pretrained` wrote; a name `owner/name` of the Hugging Face hub. image_size: of the
+    pictures that it is to take and return, where it has several: a `ResidualVAE` that is grown has 56 and 112. Raises
+    ValueError for a name that means nothing here, a size that it does not have, and a file that is damaged or holds something
+    else; FileNotFoundError for a folder without checkpoints.
     """
     vae = load_checkpoint(find_weights(x)).vae
     if image_size in (None, vae.image_size):
@@ -58,8 +64,7 @@ def load_prior(x: str | Path) -> Prior:
     x: as in `load_pretrained`. To a VAE belongs NAME_prior.safetensors beside its file, or prior.safetensors in its folder;
     where there is none, N(0, I). Raises the same errors.
     """
-    path = find_weights(x)
-    beside = path / "prior.safetensors" if path.is_dir() else path.with_name(f"{path.stem}_prior.safetensors")
+    beside, path = part_path(x, "prior"), find_weights(x)
     path = beside if beside.is_file() else path
     state, metadata = load_weights(path) if path.suffix == ".safetensors" else ({}, {})
     if "prior" not in metadata:
@@ -78,10 +83,57 @@ def load_prior(x: str | Path) -> Prior:
 def find_weights(x: str | Path) -> Path:
     """The file or folder that `x` stands for, as `load_pretrained` says. Raises ValueError where there is none."""
     path = SHIPPED.get(str(x), Path(x))
+    if (
+        not path.exists()
+        and re.fullmatch(r"[\w.-]+/[\w.-]+", str(x))
+        and path.parent.name not in (".", "..")
+        and not path.suffix
+    ):
+        try:
+            return download(str(x))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{str(x)!r} is no file or folder, and the hub does not give it: {error}") from None
     if not path.exists():
-        hub = "from the Hugging Face hub nothing can be loaded yet"
-        raise ValueError(f"{str(x)!r} is no file or folder, and not one of the weights here: {', '.join(SHIPPED)} ({hub})")
+        raise ValueError(f"{str(x)!r} is no file or folder, and not one of the weights here: {', '.join(SHIPPED)}")
     return path
+
+
+def digest(*tensors: Tensor) -> str:
+    """The SHA-256 of shapes and numbers: the same for the same tensors, wherever they are."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(str(tuple(tensor.shape)).encode())
+        found.update(tensor.cpu().contiguous().numpy())
+    return found.hexdigest()
+
+
+def part_path(x: str | Path, part: str) -> Path:
+    """Where a part of the VAE `x` is: FOLDER/PART.safetensors, or NAME_PART.safetensors beside its file.
+
+    x: as in `load_pretrained`. part: "prior" or "decoder_sharp". Raises the errors of `find_weights`.
+    """
+    path = find_weights(x)
+    return path / f"{part}.safetensors" if path.is_dir() else path.with_name(f"{path.stem}_{part}.safetensors")
+
+
+def belongs_to(part: Path, vae: BaseVAE) -> bool:
+    """Whether a file with a prior or a decoder was made for the encoder of `vae`; also when it does not say for which."""
+    return load_weights(part)[1].get("encoder") in (None, "", digest(*vae.encoder.state_dict().values()))
+
+
+def save_decoder(path: str | Path, vae: BaseVAE, about: dict[str, Any]) -> None:
+    """Write the decoder of `vae` alone, in half precision, and what it was made with. Raises OSError as `save_weights` does."""
+    about = about | {"architecture": vae.architecture, "encoder": digest(*vae.encoder.state_dict().values())}
+    save_weights(path, vae.decoder.state_dict(), about, torch.float16)
+
+
+def load_decoder(path: str | Path, vae: BaseVAE) -> BaseVAE:
+    """`vae` with the decoder that `save_decoder` wrote. Raises ValueError for a file that holds something else."""
+    weights, _ = load_weights(path)
+    weights = vae.state_dict() | {f"decoder.{name}": weight for name, weight in weights.items()}
+    sharp = load_network(lambda: build_vae(vae.architecture), weights)
+    sharp.crop = vae.crop
+    return sharp.to(next(vae.parameters()).device)
 
 
 def to_diffusers(vae: AttentionVAE, folder: str | Path) -> None:

@@ -8,6 +8,7 @@ the flow is trained by `training.fit_flow`.
 
 import inspect
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+from torch.nn.functional import one_hot
 
 from ..files import save_weights
 
@@ -48,10 +50,14 @@ class Prior(nn.Module):
             raise ValueError(f"{bad.sum()} of {len(mu)} latents hold NaN, infinite numbers or a negative std")
         return mu.detach().float(), std.detach().float()
 
-    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the prior to one safetensors file, whole or not at all. dtype: torch.float16 takes half the room."""
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32, encoder: str = "") -> None:
+        """Write the prior to one safetensors file, whole or not at all.
+
+        dtype: torch.float16 takes half the room. encoder: the digest of the one whose latents it has learned, if known.
+        """
         arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        save_weights(path, self.state_dict(), {"prior": type(self).__name__, "arguments": arguments}, dtype)
+        about = {"prior": type(self).__name__, "arguments": arguments, "encoder": encoder}
+        save_weights(path, self.state_dict(), about, dtype)
 
 
 class StandardNormal(Prior):
@@ -68,17 +74,21 @@ class GaussianMixture(Prior):
     """`n_components` Gaussians with means of their own and one covariance for all, by expectation maximisation.
 
     One covariance, since a photo collection has too few latents for one per component: 392 numbers have 77,028 covariances.
+    names: of the components, where each is a breed, say; there are as many as names then.
     """
 
-    def __init__(self, latent_shape: tuple[int, ...], n_components: int = 16):
+    def __init__(self, latent_shape: tuple[int, ...], n_components: int = 16, names: Sequence[str] = ()):
         super().__init__(latent_shape)
-        self.n_components = n_components
+        n_components = len(names) or n_components
+        self.n_components, self.names = n_components, tuple(names)
         self.register_buffer("weights", torch.full((n_components,), 1 / n_components))
         self.register_buffer("means", torch.zeros(n_components, self.latent_size))
         self.register_buffer("scale_tril", torch.eye(self.latent_size))  # L with L·Lᵀ = covariance
 
-    def fit(self, mu: Tensor, std: Tensor | None = None) -> Self:
+    def fit(self, mu: Tensor, std: Tensor | None = None, label: Tensor | None = None) -> Self:
         """Learn from posterior means and standard deviations (N, *latent_shape), or from draws z alone; returns itself.
+
+        label: (N,), the component that each latent is of, where that is known: every one has at least one.
 
         The covariance of draws from posteriors is that of their means, plus the mean of their variances. With the root of that
         mean as the unit of each number, it is 1: scikit-learn adds as much (`reg_covar`) to every covariance that it estimates.
@@ -88,15 +98,25 @@ class GaussianMixture(Prior):
         """
         means, stds = (x.flatten(1).cpu().double() for x in self.check_latents(mu, std))
         unit = (stds.square().mean(0) + 1e-6 * means.var(0)).sqrt().clamp(min=1e-9)
-        em = sklearn.mixture.GaussianMixture(self.n_components, covariance_type="tied", random_state=0, reg_covar=1.0)
-        em.fit((means / unit).numpy())
-        self.weights, self.means = torch.from_numpy(em.weights_).float(), (torch.from_numpy(em.means_) * unit).float()
-        self.scale_tril = (unit[:, None] * torch.linalg.cholesky(torch.from_numpy(em.covariances_))).float().contiguous()
+        x = means / unit
+        if label is None:
+            em = sklearn.mixture.GaussianMixture(self.n_components, covariance_type="tied", random_state=0, reg_covar=1.0)
+            em.fit(x.numpy())
+            weights, centres, covariance = (torch.from_numpy(found) for found in (em.weights_, em.means_, em.covariances_))
+        else:
+            member = one_hot(label, self.n_components).double()
+            weights, centres = member.mean(0), member.T @ x / member.sum(0)[:, None]
+            covariance = torch.cov((x - centres[label]).T, correction=0) + torch.eye(self.latent_size)
+        self.weights, self.means = weights.float(), (centres * unit).float()
+        self.scale_tril = (unit[:, None] * torch.linalg.cholesky(covariance)).float().contiguous()
         return self
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator | None = None, name: str | None = None) -> Tensor:
+        """As every prior's `sample`; of the component called `name` alone where one is given (ValueError: there is none)."""
         eps = torch.randn(n, self.latent_size, generator=generator)
         component = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
+        if name is not None:
+            component = torch.full_like(component, self.names.index(name))
         return (self.means.cpu()[component] + eps @ self.scale_tril.cpu().T).unflatten(1, self.latent_shape)
 
     def log_prob(self, z: Tensor) -> Tensor:

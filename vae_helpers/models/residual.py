@@ -92,7 +92,7 @@ class ResidualDecoder(nn.Module):
 class ResidualVAE(BaseVAE):
     """A VAE with a vector as latent and a residual decoder.
 
-    latent_dim: numbers in a latent. image_size: S, a multiple of 8. widths: the decoder's channels at S/8, S/4, S/2 and S pixels;
+    latent_dim: numbers in a latent. image_size: S, a multiple of 8. widths: the decoder's channels at S/8, S/4, S/2 and S;
     encoder_widths: the encoder's at S/2, S/4 and S/8. Each is a multiple of 8, the decoder's last of 16. grown: whether the
     decoder of a VAE for 56 x 56 has a stage for 112 x 112; then image_size is 56 or 112, with the same weights and latents,
     since at 112 its encoder halves the picture, and at 56 its decoder does. breeds: names of the labels that its decoder takes,

@@ -12,6 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .hub import HubMixin
 from .layers import GroupNorm, Residual, conv, sequential, upsample
 
 LOGVAR_RANGE = (-20.0, 10.0)  # sigma from 0.00005 to 150: beyond it exp() overflows long before it means anything
@@ -94,7 +95,7 @@ class VAEOutput(NamedTuple):
     logvar: Tensor
 
 
-class BaseVAE(nn.Module):
+class BaseVAE(nn.Module, HubMixin):
     """What every VAE here can do. A kind of VAE sets encoder, decoder and `architecture`, its own arguments.
 
     encoder: images -> mu, logvar. decoder: z -> images. latent_shape: of one z, (latent_dim,) or (C, H, W). image_size: S.

@@ -15,4 +15,7 @@ from .optim import (
     optimizer_step as optimizer_step,
     update_ema as update_ema,
 )
+from .plan import Plan as Plan, plan_training as plan_training
+from .prior import KINDS as KINDS, fit_prior as fit_prior
 from .settings import TrainingSettings as TrainingSettings
+from .sharpening import sharpen as sharpen

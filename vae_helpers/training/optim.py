@@ -7,6 +7,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -16,6 +17,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..models.flow import LatentFlow
 from ..models.layers import use_bfloat16
+from ..models.pretrained import digest
+from .progress import resumable_steps
 
 MAX_SKIPPED_STEPS = 10  # in a row, before training is given up
 EMA_DECAY = 0.9995
@@ -75,14 +78,16 @@ def fit_flow(
     learning_rate: float = 1e-3,
     seed: int = 0,
     precision: str = "auto",
-    on_report: Callable[[dict[str, float]], None] | None = None,
+    on_report: Callable[[dict[str, float]], bool | None] | None = None,
+    state_path: Path | None = None,
 ) -> LatentFlow:
     """Train `flow` where its weights are (`.to("cuda")` first for a GPU).
 
     mu: (N, *latent_shape), posterior means when `std`, the posterior's width, is given: then z is drawn anew at every use.
     learning_rate: at its largest; rises at first, then falls to zero along a cosine. precision: "float32", "bfloat16", or
     "auto" for bfloat16 where the machine has units for it. on_report: called fifty times with step, seconds and loss (the
-    average since the last call) while the weights of `flow` are the moving average, as after training. Returns `flow`.
+    average since the last call) while the weights of `flow` are the moving average, as after training; True as its answer ends
+    the training there. state_path: a file that keeps what a stopped training goes on from. Returns `flow`.
 
     Everything random follows from `seed`, and torch's global generators are left as they were (but Apple's MPS, which is seeded
     with it). Raises ValueError for latents that do not fit or are not finite, FloatingPointError when the gradient is NaN or
@@ -91,12 +96,15 @@ def fit_flow(
     device = flow.mean.device
     mu, std = (x.to(device) for x in flow.check_latents(mu, std))
     flow.set_statistics(mu, std)
-    learner, generator = copy.deepcopy(flow).train(), torch.Generator(device).manual_seed(seed)
+    learner, generator = copy.deepcopy(flow).train(), None
     optimizer = torch.optim.AdamW(learner.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    parts, run = {"flow": flow, "learner": learner, "optimizer": optimizer}, f"{steps} {batch_size} {seed} {digest(mu, std)}"
     started, losses = time.perf_counter(), []
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # for dropout, which takes no generator of its own
-        torch.manual_seed(seed)
-        for step in range(steps):
+        for step in resumable_steps(steps, parts, state_path, run, "the flow"):
+            if generator is None:
+                torch.manual_seed(seed + step)
+                generator = torch.Generator(device).manual_seed(seed + step)
             optimizer.param_groups[0]["lr"] = learning_rate * learning_rate_factor(step, steps, warmup=500)
             chosen = torch.randint(len(mu), (batch_size,), generator=generator, device=device)
             eps, noise = torch.randn(2, *mu[chosen].shape, generator=generator, device=device)
@@ -108,6 +116,7 @@ def fit_flow(
             losses.append(loss.detach())
             if on_report is not None and 50 * (step + 1) // steps > 50 * step // steps:
                 loss = torch.stack(losses).mean().item()
-                on_report({"step": step + 1, "seconds": time.perf_counter() - started, "loss": loss})
                 losses.clear()
+                if on_report({"step": step + 1, "seconds": time.perf_counter() - started, "loss": loss}):
+                    break
     return flow

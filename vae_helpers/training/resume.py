@@ -1,7 +1,6 @@
 """What a training run is made of, what a stop must not lose, and how a run that was stopped goes on."""
 
 import csv
-import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 
 from ..files import remove_stale_temp_files, write_file
 from ..models import checkpoint as checkpoints
+from ..models.pretrained import digest
 from ..models.vae import BaseVAE
 from .settings import TrainingSettings
 
@@ -43,12 +43,8 @@ class TrainState:
 
 def run_fingerprint(vae: BaseVAE, train: Tensor, validation: Tensor, settings: TrainingSettings) -> dict[str, Any]:
     """What makes a run this run and no other. More epochs of it are still the same run."""
-    pixels = hashlib.sha256()
-    for tensor in (train, validation):
-        pixels.update(str(tuple(tensor.shape)).encode())
-        pixels.update(tensor.cpu().contiguous().numpy())
     made_with = {name: value for name, value in asdict(settings).items() if name != "epochs"}
-    return {"data": pixels.hexdigest(), "architecture": vae.architecture, "settings": made_with}
+    return {"data": digest(train, validation), "architecture": vae.architecture, "settings": made_with}
 
 
 def save_epoch(folder: Path, state: TrainState) -> None:
