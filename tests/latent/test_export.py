@@ -10,20 +10,17 @@ from tiny import stirred, vivid_vae
 from vae_helpers.data.heads import load_head_finder
 from vae_helpers.files import WEIGHTS
 from vae_helpers.latent import Directions, export_explorer, head_measures
-from vae_helpers.models import Checkpoint, GaussianMixture, ResidualVAE, save_checkpoint
+from vae_helpers.models import GaussianMixture, ResidualVAE, StandardNormal
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"latent_dim": 16, "widths": (8, 8, 8, 16), "encoder_widths": (8, 8, 8)}
 
 
-def exported(vae, folder: Path, prior=None) -> Path:
-    for part in (vae, prior) if prior else (vae,):
+def exported(vae, prior, folder: Path) -> Path:
+    for part in (vae, prior):
         part.half().float()  # what half precision holds, as in shipped weights
-    save_checkpoint(folder / "ours.safetensors", Checkpoint(vae))
-    if prior:
-        prior.save(folder / "ours_prior.safetensors")
-    export_explorer(folder / "ours.safetensors", folder / "web")
-    return folder / "web"
+    export_explorer(vae, prior, "ours", folder)
+    return folder
 
 
 def run(path: Path, **given) -> list[torch.Tensor]:
@@ -38,7 +35,7 @@ def heads(tmp_path_factory):
     vae.crop = "head"
     z = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
     prior = GaussianMixture((16,), 2).fit(torch.cat([z[:200] - 5, z[200:] + 5]))
-    return vae, prior, exported(vae, tmp_path_factory.mktemp("heads"), prior)
+    return vae, prior, exported(vae, prior, tmp_path_factory.mktemp("heads"))
 
 
 def test_the_exported_networks_answer_as_those_of_torch(heads):
@@ -85,7 +82,7 @@ def test_the_prior_is_exported_as_a_mean_for_each_breed_and_the_root_of_a_covari
 
 def test_any_vae_can_be_exported_one_without_a_prior_draws_from_a_normal_distribution(tmp_path):
     vae = vivid_vae()
-    folder = exported(vae, tmp_path)
+    folder = exported(vae, StandardNormal((12,)), tmp_path)
     z = torch.randn(1, 12)
     with torch.no_grad():
         torch.testing.assert_close(run(folder / "decoder.onnx", z=z)[0], vae.decode(z), atol=1e-4, rtol=1e-4)

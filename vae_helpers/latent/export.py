@@ -12,23 +12,23 @@ from torch.nn.utils import parametrize
 from ..data.heads import CELLS, HEAD_UP, INPUT, load_head_finder
 from ..files import SHIPPED, WEIGHTS, atomic_write, write_file
 from ..models.inference import decode_latents
-from ..models.pretrained import find_weights, load_pretrained, load_prior
-from ..models.priors import FullGaussian, GaussianMixture
+from ..models.priors import FullGaussian, GaussianMixture, Prior
+from ..models.vae import BaseVAE
 from .attributes import head_measures, pixel_statistics
 from .directions import attribute_directions, principal_axes
 
 
-def export_explorer(model: str | Path, out: str | Path) -> None:
+def export_explorer(vae: BaseVAE, prior: Prior, name: str, out: str | Path) -> None:
     """Write decoder.onnx, encoder.onnx, head_finder.onnx and directions.json into the folder `out`, the last one last.
 
-    model: as in `load_pretrained`. The ONNX files hold weights in half precision and compute in float32: z (1, *latent_shape),
-    and label (1,) where there are breeds, -> image (1, 3, S, S) in [-1, 1]; image -> mu, logvar; image -> map, as `HeadFinder`.
-    directions.json: sizes, crop, breeds and terms of use; the prior as Gaussians with one covariance, by its root; and the
-    named directions and principal axes of 1,536 draws, as in chapter 05, where six of the eight measures of a head are of use.
-    Needs onnx and onnxscript, the extra `export`. Raises the errors of `load_pretrained`, and OSError where nothing can be
+    name: of the model. The ONNX files hold weights in half precision and compute in float32: z (1, *latent_shape), and label
+    (1,) where there are breeds, -> image (1, 3, S, S) in [-1, 1]; image -> mu, logvar; image -> map, as `HeadFinder`.
+    directions.json: sizes, crop, breeds, and terms of use if the weights came with the package; the prior as Gaussians with one
+    covariance, by its root; and the named directions and principal axes of 1,536 draws, as in chapter 05, where six of the
+    eight measures of a head are of use. Needs onnx and onnxscript, the extra `export`. Raises OSError where nothing can be
     written.
     """
-    vae, prior, out = load_pretrained(model), load_prior(model), Path(out)
+    out = Path(out)
     z = prior.sample(1536, torch.Generator().manual_seed(0))
     measures = (head_measures if vae.crop == "head" else pixel_statistics)(decode_latents(vae, z, batch_size=32))
     named = attribute_directions(z, measures)
@@ -42,8 +42,8 @@ def export_explorer(model: str | Path, out: str | Path) -> None:
     card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
     terms = card.partition("mean for the weights\n\n")[2].partition(" A VAE")[0].replace("*", "").replace("`", "")
     numbers = {
-        "model": find_weights(model).stem,
-        "terms": terms if find_weights(model) in SHIPPED.values() else "",
+        "model": name,
+        "terms": terms if name in SHIPPED else "",
         "image_size": vae.image_size,
         "latent_shape": vae.latent_shape,
         "crop": vae.crop,
@@ -52,7 +52,8 @@ def export_explorer(model: str | Path, out: str | Path) -> None:
         "prior": {"weights": prior.weights, "means": prior.means, "root": prior.scale_tril},
         "directions": {"named": vars(named), "principal axes": vars(principal_axes(z, 8))},
     }
-    write_file(out / "directions.json", json.dumps(numbers, default=lambda tensor: tensor.double().numpy().round(5).tolist()))
+    text = json.dumps(numbers, default=lambda tensor: tensor.cpu().double().numpy().round(5).tolist())
+    write_file(out / "directions.json", text)
 
 
 class _ToFloat(nn.Module):
@@ -61,7 +62,7 @@ class _ToFloat(nn.Module):
 
 
 def _write_onnx(path: Path, network: nn.Module, given: dict[str, Tensor], answers: list[str]) -> None:
-    network = copy.deepcopy(network).eval()
+    network = copy.deepcopy(network).cpu().eval()  # the finder is kept in memory
     for part in list(network.modules()):
         for name, weight in list(part.named_parameters(recurse=False)):
             parametrize.register_parametrization(part, name, _ToFloat(), unsafe=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vae_helpers.files import SHIPPED
 from vae_helpers.latent import export_explorer
+from vae_helpers.models import load_pretrained, load_prior
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parents[2] / "vae_helpers"
@@ -41,7 +42,7 @@ def exported(model: str) -> Path:
     kept = HERE / "node_modules/.cache" / model
     numbers, newest = kept / "directions.json", max(path.stat().st_mtime for path in PACKAGE.rglob("*.[ps]*") if path.is_file())
     if model not in SHIPPED or not numbers.exists() or numbers.stat().st_mtime < newest:
-        export_explorer(model, kept)
+        export_explorer(load_pretrained(model), load_prior(model), Path(model).stem, kept)
     return kept
 
 

@@ -25,7 +25,7 @@ function ask(what, given = {}) {
 }
 
 worker.onmessage = ({ data: { id, answer, error, megabytes } }) => {
-  if (megabytes) return say(`Loading: ${megabytes.toFixed(1)} MB`);
+  if (megabytes) return (at("megabytes").textContent = `${megabytes.toFixed(1)} MB`);
   const { resolve, reject } = waiting.get(id);
   waiting.delete(id);
   error ? reject(new Error(error)) : resolve(answer);
@@ -183,7 +183,7 @@ const complain = (error) => say(error.message);
 
 function fail(why) {
   say(`The explorer cannot run here: ${why}`);
-  at("loading").hidden = true;
+  at("waiting").hidden = true;
 }
 
 // Width and height of a photo, from its first bytes: before it is decoded, so that one that is too large is never tried
@@ -261,7 +261,7 @@ async function main() {
   const linked = readLink();
   const text = linked === "unknown" ? "This link is of another model, so here is a random dog" : "Move a slider";
   await startFrom(linked?.latent ? linked : sample(), text);
-  at("loading").hidden = true;
+  at("waiting").hidden = true;
   for (const control of document.querySelectorAll("[disabled]")) control.disabled = false;
   document.body.dataset.ready = "";
   for (const [id, act] of Object.entries(actions)) at(id).addEventListener("click", () => act()?.catch(complain));

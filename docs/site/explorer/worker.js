@@ -4,7 +4,7 @@ const BUILDS = { wasm: "ort-wasm-simd-threaded.wasm", webgpu: "ort-wasm-simd-thr
 const MOST = 2048; // pixels along a photo's longer side that are looked at
 const NO_FILE = "a part of this page could not be loaded; is the network there?";
 
-let ort, model, kind;
+let ort, model;
 const sessions = {};
 let loaded = 0;
 
@@ -27,16 +27,15 @@ async function loadRuntime(build) {
   return module;
 }
 
-async function open(name, provider = "wasm") {
-  sessions[name] ??= await ort.InferenceSession.create(await read(`${name}.onnx`), { executionProviders: [provider] });
-  return sessions[name];
+async function open(name) {
+  return (sessions[name] ??= await ort.InferenceSession.create(await read(`${name}.onnx`), { executionProviders: ["wasm"] }));
 }
 
 async function begin() {
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
   const numbers = read("directions.json").then((bytes) => JSON.parse(new TextDecoder().decode(bytes)));
   const weights = read("decoder.onnx");
-  for (kind of adapter ? ["webgpu", "wasm"] : ["wasm"]) {
+  for (const kind of adapter ? ["webgpu", "wasm"] : ["wasm"]) {
     try {
       ort = await loadRuntime(kind);
       model = await numbers;
@@ -69,8 +68,7 @@ async function encode({ file }) {
   const head = model.crop === "head" ? await findHead(photo) : null;
   const square = model.crop === "none" || (model.crop === "head" && !head) ? [0, 0, photo.width, photo.height] : squareAround(photo, head);
   const pixels = resize(photo, square, model.image_size);
-  const encoder = await open("encoder");
-  const { mu } = await run(encoder, { image: [toFloats(pixels), [1, 3, model.image_size, model.image_size]] });
+  const { mu } = await run(await open("encoder"), { image: [toFloats(pixels), [1, 3, model.image_size, model.image_size]] });
   return { latent: Float32Array.from(await mu.getData()), pixels, found: head !== null };
 }
 

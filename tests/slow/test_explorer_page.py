@@ -1,0 +1,417 @@
+"""Slow checks (`make check`): the explorer's web page under a hand, in a browser. Needs Chromium and Node.js."""
+
+import base64
+import gzip
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lab_and_browser import ROOT, chromium, keep_screenshot
+from PIL import Image
+
+from vae_helpers import load_pretrained, load_prior
+from vae_helpers.data import NoHead, decode_image
+from vae_helpers.models import decode_latents, encode_images, to_uint8
+
+pytestmark = pytest.mark.slow
+EXPLORER = ROOT / "docs/site/explorer"
+UNIT = 2048  # steps of a latent's number in a link, as in explorer.js
+SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
+PIXELS = """() => {
+    const canvas = document.getElementById('picture');
+    return Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data);
+}"""
+WATCH = """() => {
+    window.latencies = []; let asked = null;
+    document.addEventListener('input', event => { asked ??= event.timeStamp; }, true);
+    new MutationObserver(() => requestAnimationFrame(() => setTimeout(() => {
+        if (asked !== null) window.latencies.push(performance.now() - asked);
+        asked = null;
+    }))).observe(document.getElementById('picture'), {attributeFilter: ['data-frame']});
+}"""
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a folder on this machine, with nothing but what any server sends; `asked` is what it was asked for."""
+
+    def __init__(self, folder: Path):
+        super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+        self.asked: list[str] = []
+        self.address = f"http://127.0.0.1:{self.server_port}/some/where/explorer/"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def end(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        self.server.asked.append(self.path)
+
+
+class Hand:
+    """A visitor's hand on the page, and what it sees."""
+
+    def __init__(self, browser, server: Server, **options):
+        self.server, self.complaints = server, []
+        self.context = browser.new_context(**{"viewport": {"width": 390, "height": 844}} | options)
+        self.context.set_default_timeout(120_000)
+        self.page = self.context.new_page()
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None)
+        self.page.on(
+            "request", lambda r: None if r.url.startswith((server.address, "blob:")) else self.complaints.append(r.url)
+        )
+
+    def opens(self, link: str = "") -> float:
+        """Load the page; the seconds until the first picture."""
+        started = time.perf_counter()
+        self.page.goto(self.server.address + link)
+        self.page.wait_for_selector("#picture[data-frame]")
+        return time.perf_counter() - started
+
+    def waits_until_all_is_there(self) -> None:
+        self.page.wait_for_selector("body[data-ready]")
+        self.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+
+    def sees(self) -> np.ndarray:
+        """The picture, (112, 112, 3), once it has come to rest."""
+        before = None
+        for _ in range(200):
+            self.page.wait_for_timeout(400)
+            now = self.page.get_attribute("#picture", "data-frame"), self.page.url
+            if now == before:
+                pixels = np.array(self.page.evaluate(PIXELS), dtype=np.uint8)
+                side = round((len(pixels) / 4) ** 0.5)
+                return pixels.reshape(side, side, 4)[..., :3]
+            before = now
+        raise TimeoutError("the picture never comes to rest")
+
+    def latent(self) -> np.ndarray:
+        """What the address holds."""
+        text = self.page.url.rpartition(".")[2]
+        return np.frombuffer(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), dtype="<i2") / UNIT
+
+    def goes_to(self, z: np.ndarray) -> np.ndarray:
+        """Follow the link of a latent; what it shows."""
+        head = self.page.url.partition("#")[2].rpartition(".")[0]
+        numbers = np.round(z * UNIT).astype("<i2").tobytes()
+        frame = self.page.get_attribute("#picture", "data-frame")
+        code = base64.urlsafe_b64encode(numbers).decode().rstrip("=")
+        self.page.evaluate("hash => { location.hash = hash; }", f"{head}.{code}")
+        self.page.wait_for_function("frame => document.getElementById('picture').dataset.frame !== frame", arg=frame)
+        return self.sees()
+
+    def clicks(self, text: str) -> None:
+        self.page.get_by_role("button", name=text).click()
+
+    def gives(self, file: Path) -> str:
+        """Choose a file as the photo; what the page says to it."""
+        self.page.set_input_files("#photo", str(file))
+        done = "() => /was not used|^Your photo/.test(document.getElementById('status').textContent)"
+        self.page.wait_for_function(done)
+        return self.page.inner_text("#status")
+
+
+def crowding() -> float:
+    """How many times as long as alone this machine now takes for work on one core."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.process_time() - cpu < 1.0:
+        pass
+    return (time.perf_counter() - wall) / (time.process_time() - cpu)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Path:
+    """The folder that is served; the page lies three folders below."""
+    if shutil.which("npm") is None:
+        reason = "no npm on this machine: the explorer was not built (install Debian's packages nodejs and npm)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("served")
+    subprocess.run([sys.executable, str(EXPLORER / "build.py"), str(folder / "some/where/explorer")], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(served):
+    server = Server(served)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def hand(server, browser):
+    hand = Hand(browser, server)
+    hand.opens()
+    hand.waits_until_all_is_there()
+    yield hand
+    assert not hand.complaints
+    hand.context.close()
+
+
+def test_the_first_picture_is_there_soon_and_after_few_bytes(served, server, browser):
+    waits, sizes = [], []
+    for _ in range(3):
+        server.asked.clear()
+        hand, crowd = Hand(browser, server), crowding()
+        waits.append(hand.opens() / crowd)
+        before = {path.rpartition("explorer/")[2] or "index.html" for path in server.asked}
+        hand.page.close()
+        hand.context.close()
+        assert not hand.complaints
+        assert not {name for name in before if "webgpu" in name or "asyncify" in name or "encoder" in name or "finder" in name}
+        folder = served / "some/where/explorer"
+        sizes.append(sum(len(gzip.compress((folder / name).read_bytes())) for name in before))
+    print(f"first picture after {[round(s, 2) for s in waits]} s, {max(sizes) / 1e6:.1f} MB with gzip")
+    assert max(sizes) <= 15e6
+    assert min(waits) <= 3.0
+
+
+def test_latents_become_the_pictures_that_torch_makes_of_them(hand):
+    z = load_prior("heads").sample(32, torch.Generator().manual_seed(0)).mul(UNIT).round().div(UNIT)
+    expected = to_uint8(decode_latents(load_pretrained("heads"), z)).permute(0, 2, 3, 1).numpy().astype(int)
+    shown = np.stack([hand.goes_to(row) for row in z.numpy()]).astype(int)
+    difference = np.abs(shown - expected)
+    print(f"mean difference {difference.mean():.4f} of 255; {(difference <= 3).mean():.4%} within 3")
+    assert difference.mean() <= 0.5 and (difference <= 3).mean() >= 0.999
+
+
+def test_random_dogs_are_draws_from_the_prior(hand):
+    draws = []
+    for _ in range(24):
+        hand.clicks("Random dog")
+        hand.sees()
+        draws.append(hand.latent())
+    z = torch.tensor(np.stack(draws)).float()
+    prior = load_prior("heads")
+    expected = prior.log_prob(prior.sample(2000, torch.Generator().manual_seed(0)))
+    assert abs(prior.log_prob(z).mean() - expected.mean()) < 4 * expected.std() / len(z) ** 0.5
+    assert len({tuple(row) for row in draws}) == len(draws)
+
+
+def test_a_slider_moves_its_own_direction_and_no_other_and_reset_goes_back(hand, served):
+    named = json.loads((served / "some/where/explorer/directions.json").read_text())["directions"]["named"]
+    coef, intercept = np.array(named["coef"]), np.array(named["intercept"])
+    hand.clicks("Random dog")
+    before, z = hand.sees(), hand.latent()
+    slider = hand.page.get_by_role("slider", name="background: dark to light")
+    slider.focus()
+    hand.page.keyboard.press("End")
+    assert (hand.sees() != before).any()
+    k = named["names"].index("background: dark to light")
+    there = coef @ hand.latent() + intercept
+    assert there[k] == pytest.approx(max(named["high"][k], coef[k] @ z + intercept[k]), abs=0.01)
+    assert np.delete(there - coef @ z - intercept, k) == pytest.approx(0, abs=0.01)
+    assert "background light" in hand.page.get_attribute("#picture", "aria-label")
+    assert slider.get_attribute("aria-valuetext") == "100% of the way from dark to light"
+    hand.clicks("Reset")
+    assert np.array_equal(hand.sees(), before)
+
+
+def test_the_picture_follows_the_mouse_while_it_drags(hand):
+    box = hand.page.get_by_role("slider", name="fur: dark to light").bounding_box()
+    y, mouse = box["y"] + box["height"] / 2, hand.page.mouse
+    mouse.move(box["x"] + 0.2 * box["width"], y)
+    mouse.down()
+    first = hand.sees()
+    mouse.move(box["x"] + 0.8 * box["width"], y, steps=8)
+    second = hand.sees()
+    mouse.up()
+    assert second.mean() > first.mean() + 5  # lighter fur
+    assert np.array_equal(hand.sees(), second)
+
+
+def test_a_thumb_can_do_all_of_it(server, browser):
+    thumb = Hand(browser, server, has_touch=True, is_mobile=True)
+    thumb.opens()
+    thumb.waits_until_all_is_there()
+    assert thumb.page.evaluate("document.documentElement.scrollWidth") <= 390
+    before = thumb.sees()
+    thumb.page.get_by_role("button", name="Random dog").tap()
+    assert (thumb.sees() != before).any()
+    slider = thumb.page.get_by_role("slider", name="tongue: in to out")
+    slider.scroll_into_view_if_needed()
+    box, before = slider.bounding_box(), thumb.sees()
+    thumb.page.touchscreen.tap(box["x"] + 0.95 * box["width"], box["y"] + box["height"] / 2)
+    assert (thumb.sees() != before).any()
+    picture = thumb.page.locator("#picture").bounding_box()
+    assert picture["y"] >= 0 and picture["y"] + picture["height"] < box["y"]  # the dog stays in sight above the thumb
+    small = """() => [...document.querySelectorAll('button, input:not(#photo), .file, summary')]
+        .filter(one => one.offsetParent && one.getBoundingClientRect().height < 43).map(one => one.outerHTML)"""
+    assert thumb.page.evaluate(small) == []
+    assert not thumb.complaints
+    thumb.context.close()
+
+
+def test_a_slider_is_quick_and_a_fast_run_of_keys_ends_at_the_last_of_them(hand):
+    slider = hand.page.get_by_role("slider", name="fur: dark to light")
+    slider.focus()
+    hand.page.keyboard.press("Home")
+    hand.sees()
+    hand.page.evaluate(WATCH)
+    crowds = []
+    for i in range(100):
+        if i % 25 == 0:
+            crowds.append(crowding())
+        hand.page.keyboard.press("ArrowLeft" if i // 25 % 2 else "ArrowRight")
+        hand.page.wait_for_timeout(150)
+    latencies = np.array(hand.page.evaluate("() => window.latencies"))
+    p95, crowd = np.quantile(latencies, 0.95), max(crowds)
+    print(f"slider to pixels: median {np.median(latencies):.0f} ms, 95% {p95:.0f} ms, at a crowding of {crowd:.1f}")
+    assert len(latencies) > 50 and p95 <= 100 * crowd
+    hand.page.keyboard.press("Home")
+    hand.sees()
+    frame = int(hand.page.get_attribute("#picture", "data-frame"))
+    hand.page.evaluate(
+        """() => { const slider = document.activeElement;
+        for (let i = 1; i <= 60; i++) { slider.value = i; slider.dispatchEvent(new Event('input', {bubbles: true})); } }"""
+    )
+    last = hand.sees()
+    assert int(hand.page.get_attribute("#picture", "data-frame")) - frame <= 3  # of sixty
+    hand.page.keyboard.press("ArrowRight")
+    hand.sees()
+    hand.page.keyboard.press("ArrowLeft")
+    assert np.abs(hand.sees().astype(int) - last).max() <= 2
+
+
+def test_a_morph_has_the_start_at_one_end_and_the_other_dog_at_the_other(hand):
+    hand.clicks("Random dog")
+    start = hand.sees()
+    hand.clicks("Put this dog there")
+    hand.clicks("Random dog")
+    other = hand.sees()
+    morph = hand.page.get_by_role("slider", name="Morph from the start to the other dog")
+    for key, expected in (("End", start), ("Home", other)):
+        morph.press(key)
+        assert np.abs(hand.sees().astype(int) - expected).max() <= 2
+    morph.press("PageUp")
+    between = hand.sees()
+    assert (between != start).any() and (between != other).any()
+
+
+def test_a_picture_is_saved_and_a_link_brings_the_same_dog_to_somebody_else(hand, server, browser):
+    hand.clicks("Random dog")
+    seen = hand.sees()
+    with hand.page.expect_download() as download:
+        hand.clicks("Save picture")
+    with Image.open(download.value.path()) as image:
+        assert (image.format, image.size) == ("PNG", (448, 448))
+        assert np.abs(np.asarray(image.convert("RGB").resize((112, 112), Image.Resampling.BOX)).astype(int) - seen).mean() < 4
+    hand.clicks("Copy link")
+    hand.page.wait_for_function("() => /link/.test(document.getElementById('status').textContent)")
+    friend = Hand(browser, server)
+    friend.opens("#" + hand.page.url.partition("#")[2])
+    friend.waits_until_all_is_there()
+    assert np.abs(friend.sees().astype(int) - seen).max() <= 2
+    friend.context.close()
+
+
+@pytest.mark.parametrize("link", ["#heads", "#vector.1.0.AAAA", "#heads.zz.0.%%%", "#heads.0.0." + "A" * 684])
+def test_a_link_that_is_none_of_this_model_is_said_to_be_and_a_random_dog_is_shown(hand, link):
+    hand.page.evaluate("hash => { location.hash = hash; }", link)
+    hand.page.wait_for_function("() => /link is of another model/.test(document.getElementById('status').textContent)")
+    assert hand.sees().std() > 10 and len(hand.latent()) == 256
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    """A draw from the prior, as a photo in which a dog's head is somewhere on the right."""
+    z = load_prior("heads").sample(1, torch.Generator().manual_seed(5))
+    pixels = to_uint8(decode_latents(load_pretrained("heads"), z))[0].permute(1, 2, 0).numpy()
+    scene = Image.new("RGB", (640, 480), (120, 130, 110))
+    scene.paste(Image.fromarray(pixels).resize((320, 320), Image.Resampling.BICUBIC), (280, 90))
+    path = tmp_path_factory.mktemp("photos") / "my dog.png"
+    scene.save(path)
+    return path
+
+
+def test_a_photo_gets_the_latent_that_the_package_gives_it(hand, photo):
+    said = hand.gives(photo)
+    hand.sees()
+    try:
+        pixels, found = decode_image(photo, 112, "head"), True
+    except NoHead:
+        pixels, found = decode_image(photo, 112), False
+    mu, _ = encode_images(load_pretrained("heads"), torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
+    difference = np.abs(hand.latent() - mu[0].numpy())
+    print(f"{said}; latents differ by {difference.mean():.4f} on average, their spread is {mu.std():.2f}")
+    assert difference.mean() < 0.03 * mu.std()
+    assert ("No dog's head was found" in said) is not found
+    assert not [path for path in hand.server.asked if "dog.png" in path]
+
+
+def test_a_text_that_is_called_jpg_changes_nothing_and_a_sentence_says_why(hand, tmp_path):
+    text = tmp_path / "notes.jpg"
+    text.write_text("Buy dog food.\n" * 100)
+    before = hand.sees()
+    said = hand.gives(text)
+    assert said.startswith("notes.jpg was not used: it is not a picture") and "Nothing was changed" in said
+    assert np.array_equal(hand.sees(), before)
+
+
+def test_a_picture_of_a_hundred_megapixels_is_used_or_a_sentence_says_why_not(hand, photo, tmp_path):
+    large = tmp_path / "large.jpg"
+    with Image.open(photo) as image:
+        image.resize((11_600, 8_700)).save(large, quality=60)
+    said = hand.gives(large)
+    assert said.startswith("Your photo") or "too large" in said
+    hand.clicks("Random dog")
+    assert hand.sees().std() > 10  # the page is still alive
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(hand, tmp_path):
+    path = tmp_path / "huge.png"
+    content = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(content, "PNG")
+    path.write_bytes(content.getvalue())
+    assert "20000 x 20000 pixels are too many" in hand.gives(path)
+
+
+def test_it_works_offline_after_it_was_opened_once_photo_and_all(served, browser, photo):
+    server = Server(served)
+    hand = Hand(browser, server)
+    hand.opens()
+    hand.waits_until_all_is_there()
+    decoders = [path for path in server.asked if path.endswith("decoder.onnx")]
+    server.end()
+    hand.opens()
+    hand.page.wait_for_selector("body[data-ready]")
+    assert hand.gives(photo).startswith("Your photo")
+    assert hand.sees().std() > 10
+    assert len(decoders) <= 2 and not hand.complaints  # the second only asks whether it changed
+    hand.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_nothing_serious(server, browser, size, scheme):
+    width, height = SIZES[size]
+    hand = Hand(browser, server, viewport={"width": width, "height": height}, color_scheme=scheme)
+    hand.opens()
+    hand.waits_until_all_is_there()
+    hand.sees()
+    keep_screenshot(hand.page, f"explorer_page_{size}_{scheme}")
+    hand.page.locator("summary").click()
+    hand.page.add_script_tag(path=EXPLORER / "node_modules/axe-core/axe.min.js")
+    found = hand.page.evaluate("axe.run().then(result => result.violations)")
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    assert not hand.complaints
+    hand.context.close()
