@@ -119,13 +119,83 @@ def test_a_folder_becomes_a_model_figures_and_new_dogs(run, tmp_path, capsys):
     assert len(list((tmp_path / "new").glob("*.png"))) == 3
 
 
+def test_the_whole_way_from_a_folder_to_new_dogs_of_a_breed(run, refused, tmp_path, capsys):
+    """Each command takes what those before it have left in models/NAME."""
+    for breed in ("pug", "chow_chow"):
+        write_images(tmp_path / "photos" / breed, 20)
+    run("split", "photos", "--test-size", 12)
+    run("train", "--network", "residual", "--width", 16, "--epochs", 1, "--name", "mine", *TINY)
+    model, out = ("--model", "mine"), iter(tmp_path / f"out-{i}" for i in range(9))
+
+    def drawn(*options) -> torch.Tensor:
+        folder = next(out)
+        run("sample", *model, "-n", 4, "--out", folder, *options)
+        return read_pngs(folder)
+
+    raw = drawn()
+    assert "knows no breeds" in refused("sample", *model, "--breed", "pug")
+    run("train-prior", *model, "--steps", 20)
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in ("N(0, I)", "gaussian", "mixture", "breeds", "flow")) and "likeliest" in said
+    run("train-prior", *model, "--kind", "breeds")
+    with_prior = drawn()
+    assert not torch.equal(with_prior, raw)
+    assert "chow chow, pug" in refused("sample", *model, "--breed", "poodle")
+    assert not torch.equal(drawn("--breed", "Chow_Chow"), drawn("--breed", "pug"))
+    run("sharpen", *model, "--features", "off", "--images", 48, "--batch-size", 8)
+    assert not torch.equal(drawn(), with_prior)
+    assert torch.equal(drawn("--raw"), raw)
+    run("evaluate", *model)
+    assert json.loads((tmp_path / "outputs/metrics.json").read_text())["prior"] == "GaussianMixture"
+    run("walk", *model, "--steps", 3)
+    mine = {path.name for path in (tmp_path / "models/mine").iterdir()}
+    assert mine == {
+        "vae_model_epoch_1.pth", "training_state.pth", "history.csv", "prior.safetensors", "decoder_sharp.safetensors"
+    }  # fmt: skip
+
+
+def test_parts_of_an_earlier_state_of_a_model_are_refused(run, refused, tmp_path, vae):
+    run("split", write_images(tmp_path / "photos", 20))
+    run("train-prior", "--kind", "gaussian")
+    save_model(tmp_path / "models/saved_models", vivid_vae(seed=1))
+    for command in (("sample",), ("sharpen", "--features", "off"), ("walk",)):
+        assert "prior.safetensors' is for an earlier state of this model" in refused(*command)
+    run("sample", "--raw", "-n", 1)
+    run("train-prior", "--kind", "gaussian")
+    run("sample", "-n", 1)
+
+
+def test_what_is_added_to_shipped_weights_lies_in_the_workspace(run, tmp_path):
+    run("split", "toy")
+    run("train-prior", "--model", "toy", "--kind", "gaussian")
+    assert [path.name for path in (tmp_path / "models/toy").iterdir()] == ["prior.safetensors"]
+    run("sample", "--model", "toy", "-n", 1)
+
+
+def test_auto_trains_what_plan_says_and_plan_does_not_train(run, tmp_path, capsys, monkeypatch):
+    run("split", write_images(tmp_path / "photos", 40))
+    run("train", "--plan", "--image-size", 16)
+    plan = capsys.readouterr().out.splitlines()[1]
+    assert "28 photos of 16 x 16" in plan and "--network vector --width 32 --epochs 200" in plan
+    assert not (tmp_path / "models").exists()
+    monkeypatch.setattr("vae_helpers.training.loop.train_epoch", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        run("train", "--auto", "--image-size", 16)
+    assert capsys.readouterr().out.splitlines()[0] == plan
+
+
 @pytest.mark.parametrize(
     ("network", "kind", "shape"),
-    [("spatial", "SpatialVAE", (2, 2, 2)), ("attention", "AttentionVAE", (2, 2, 2)), ("vector", "VAE", (4,))],
+    [
+        ("spatial", "SpatialVAE", (2, 2, 2)),
+        ("residual", "ResidualVAE", (4,)),
+        ("attention", "AttentionVAE", (2, 2, 2)),
+        ("vector", "VAE", (4,)),
+    ],
 )
 def test_the_network_and_the_settings_that_are_named_are_trained_under_the_models_name(run, tmp_path, network, kind, shape):
     run("split", write_images(tmp_path / "photos", 16))
-    sizes = ("--latent-channels", 2, "--width", 12, "--epochs", 1, "--name", "mine")
+    sizes = ("--latent-channels", 2, "--width", 16, "--epochs", 1, "--name", "mine")
     run("train", "--network", network, *TINY, *sizes, "--calibrated", "--ema-decay", 0.9, "--max-shift", 2)
     saved = load_checkpoint(tmp_path / "models/mine/vae_model_epoch_1.pth")
     assert (type(saved.vae).__name__, saved.vae.latent_shape, saved.vae.image_size) == (kind, shape, 16)

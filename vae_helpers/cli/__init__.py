@@ -11,10 +11,10 @@ import tyro
 
 from ..config import CROPS  # the rooms load what they hold when it is used, so --help is quick
 from .making import duplicates, sharpen, split, train, train_prior
-from .using import evaluate, reconstruct, sample, walk
+from .using import evaluate, export_explorer, reconstruct, sample, walk
 
 MEMORY_FULL = "the memory is full: close other programs, or take a smaller --batch-size, --width or --image-size, or VAE_BF16=1"
-COMMANDS = (split, duplicates, train, train_prior, sharpen, sample, reconstruct, evaluate, walk)
+COMMANDS = (split, duplicates, train, train_prior, sharpen, sample, reconstruct, evaluate, walk, export_explorer)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a model can do: evaluate, sample, reconstruct, walk."""
+"""What a model can do: evaluate, sample, reconstruct, walk, export-explorer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import tyro
 
 from .. import data, evaluation, latent, models
 from ..config import best_device, folders
-from .options import BATCH, Count, Crop, Model, best_of, checkpoint_of
+from .options import BATCH, Count, Crop, Model, best_of, checkpoint_of, path_of
 
 
 def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> None:
@@ -112,6 +112,16 @@ def walk(
     gif = out or folders().outputs / "walk.gif"
     latent.save_gif(torch.cat([images, images[1:-1].flip(0)]), gif, seconds=4)  # there and back
     print(f"wrote {gif}")
+
+
+def export_explorer(out: Path, model: Model = None) -> None:
+    """Write what a web page needs to walk through a model's latents: its networks as ONNX files, and directions.json.
+
+    Args:
+        out: folder for the files.
+    """
+    latent.export_explorer(*best_of(model, seed=0), path_of(model).stem, out)
+    print(f"wrote {out}")
 
 
 def _breed(breed: str, names: Sequence[str]) -> str:
