@@ -90,13 +90,14 @@ class Hand:
         """The picture, (112, 112, 3), once it has come to rest."""
         before = None
         for _ in range(200):
-            self.page.wait_for_timeout(400)
+            self.page.wait_for_selector("#picture[aria-busy=false]")
             now = self.page.get_attribute("#picture", "data-frame"), self.page.url
             if now == before:
                 pixels = np.array(self.page.evaluate(PIXELS), dtype=np.uint8)
                 side = round((len(pixels) / 4) ** 0.5)
                 return pixels.reshape(side, side, 4)[..., :3]
             before = now
+            self.page.wait_for_timeout(600)  # the address follows 300 ms after the picture
         raise TimeoutError("the picture never comes to rest")
 
     def latent(self) -> np.ndarray:
@@ -276,7 +277,7 @@ def test_a_slider_is_quick_and_a_fast_run_of_keys_ends_at_the_last_of_them(hand)
     latencies = np.array(hand.page.evaluate("() => window.latencies"))
     p95, crowd = np.quantile(latencies, 0.95), max(crowds)
     print(f"slider to pixels: median {np.median(latencies):.0f} ms, 95% {p95:.0f} ms, at a crowding of {crowd:.1f}")
-    assert len(latencies) > 50 and p95 <= 100 * crowd
+    assert len(latencies) > 20 and p95 <= 100 * crowd
     hand.page.keyboard.press("Home")
     hand.sees()
     frame = int(hand.page.get_attribute("#picture", "data-frame"))
@@ -326,9 +327,12 @@ def test_a_picture_is_saved_and_a_link_brings_the_same_dog_to_somebody_else(hand
 
 @pytest.mark.parametrize("link", ["#heads", "#vector.1.0.AAAA", "#heads.zz.0.%%%", "#heads.0.0." + "A" * 684])
 def test_a_link_that_is_none_of_this_model_is_said_to_be_and_a_random_dog_is_shown(hand, link):
+    hand.clicks("Random dog")
+    before = hand.sees()
     hand.page.evaluate("hash => { location.hash = hash; }", link)
     hand.page.wait_for_function("() => /link is of another model/.test(document.getElementById('status').textContent)")
-    assert hand.sees().std() > 10 and len(hand.latent()) == 256
+    hand.page.wait_for_function("link => location.hash !== link", arg=link)
+    assert (hand.sees() != before).any() and len(hand.latent()) == 256
 
 
 @pytest.fixture(scope="module")

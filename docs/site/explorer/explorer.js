@@ -36,13 +36,14 @@ worker.onerror = (event) => fail(event.message || "this browser does not run it"
 
 function draw(canvas, pixels) {
   canvas.width = canvas.height = model.image_size;
-  canvas.getContext("2d").putImageData(new ImageData(pixels, model.image_size), 0, 0);
+  canvas.getContext("2d", { willReadFrequently: true }).putImageData(new ImageData(pixels, model.image_size), 0, 0);
 }
 
 // One picture is made at a time, always of the newest latent: what lies between is dropped, never queued
 let showing = null;
 function show() {
   return (showing ??= (async () => {
+    at("picture").ariaBusy = "true";
     try {
       for (let shown; shown !== z; ) {
         shown = z;
@@ -50,6 +51,7 @@ function show() {
         at("picture").dataset.frame = 1 + Number(at("picture").dataset.frame ?? 0);
       }
     } finally {
+      at("picture").ariaBusy = "false";
       showing = null;
     }
   })());
@@ -123,9 +125,9 @@ function link() {
 }
 
 function readLink() {
-  const [name, checksum, label, text] = decodeURIComponent(location.hash.slice(1)).split(".");
-  if (!name) return null;
+  if (location.hash.length < 2) return null;
   try {
+    const [name, checksum, label, text] = location.hash.slice(1).split(".");
     const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
     const latent = Float32Array.from(new Int16Array(bytes.buffer), (x) => x / UNIT);
     const known = name === model.model && checksum === mark() && Number(label) in [0, ...model.breeds];
