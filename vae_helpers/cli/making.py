@@ -154,7 +154,7 @@ def train_prior(
 def sharpen(
     model: Model = None,
     features: Literal["best", "lite0", "off"] = "best",
-    images: int = 60_000,
+    images: int = 40_000,
     batch_size: int = 32,
     seed: int = 0,
 ) -> None:

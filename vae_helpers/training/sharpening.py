@@ -31,7 +31,7 @@ def sharpen(
     pixels: Tensor,
     features: FeatureDistance | None = None,
     *,
-    images: int = 60_000,
+    images: int = 40_000,
     batch_size: int = 32,
     learning_rate: float = 2e-4,
     seed: int = 0,
