@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny import stirred, vivid_vae
 
+from vae_helpers.cli import main
 from vae_helpers.data.heads import load_head_finder
 from vae_helpers.files import WEIGHTS
 from vae_helpers.latent import Directions, export_explorer, head_measures
-from vae_helpers.models import GaussianMixture, ResidualVAE, StandardNormal
+from vae_helpers.models import Checkpoint, GaussianMixture, ResidualVAE, checkpoint_path, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"latent_dim": 16, "widths": (8, 8, 8, 16), "encoder_widths": (8, 8, 8)}
@@ -80,14 +81,16 @@ def test_the_prior_is_exported_as_a_mean_for_each_breed_and_the_root_of_a_covari
         assert np.allclose(numbers["prior"][name], value, atol=1e-4)
 
 
-def test_any_vae_can_be_exported_one_without_a_prior_draws_from_a_normal_distribution(tmp_path):
-    vae = vivid_vae()
-    folder = exported(vae, StandardNormal((12,)), tmp_path)
+def test_the_command_exports_any_vae_and_one_without_a_prior_draws_from_a_normal_distribution(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_HOME", str(tmp_path))
+    vae, folder = vivid_vae().half().float(), tmp_path / "web"
+    save_checkpoint(checkpoint_path(tmp_path / "models" / "ours", 1), Checkpoint(vae, 1))
+    main(["export-explorer", "--model", "ours", "--out", str(folder)])
     z = torch.randn(1, 12)
     with torch.no_grad():
         torch.testing.assert_close(run(folder / "decoder.onnx", z=z)[0], vae.decode(z), atol=1e-4, rtol=1e-4)
     numbers = json.loads((folder / "directions.json").read_text())
-    assert numbers["directions"]["named"]["names"][-1] and numbers["crop"] == "none" and numbers["terms"] == ""
+    assert (numbers["model"], numbers["crop"], numbers["terms"]) == ("ours", "none", "")
     assert np.allclose(numbers["prior"]["root"], np.eye(12), atol=0.15) and np.allclose(numbers["prior"]["means"], 0, atol=0.15)
 
 
