@@ -150,7 +150,8 @@ def test_the_whole_way_from_a_folder_to_new_dogs_of_a_breed(run, refused, tmp_pa
     run("walk", *model, "--steps", 3)
     mine = {path.name for path in (tmp_path / "models/mine").iterdir()}
     assert mine == {
-        "vae_model_epoch_1.pth", "training_state.pth", "history.csv", "prior.safetensors", "decoder_sharp.safetensors"
+        "vae_model_epoch_1.pth", "training_state.pth", "history.csv", "config.json",
+        "prior.safetensors", "decoder_sharp.safetensors",
     }  # fmt: skip
 
 

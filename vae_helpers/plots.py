@@ -21,7 +21,7 @@ from .files import write_file
 from .models.inference import to_uint8
 
 INK, ACCENT, SECOND, GREY = "#333333", "#3b6ea5", "#d1682f", "#999999"
-_COLOURS = (ACCENT, SECOND, "#5a9367", "#8a5fa8")
+_COLOURS = (ACCENT, SECOND, "#21a695", INK)  # told apart by colour-blind readers, too
 _GAP = 2  # pixels between images
 _TEXT = {"color": INK, "parse_math": False}
 

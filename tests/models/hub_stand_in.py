@@ -39,7 +39,9 @@ class Hub(BaseHTTPRequestHandler):
                     path = repo / entry["value"]["path"]
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(base64.b64decode(entry["value"]["content"]))
-            return self.reply({"commitUrl": f"{url}/{repo.parent.name}/{repo.name}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+            return self.reply(
+                {"commitUrl": f"{url}/{repo.parent.name}/{repo.name}/commit/{COMMIT}", "commitOid": COMMIT, "success": True}
+            )
         asked = json.loads(body)
         name = "/".join(filter(None, (asked.get("organization") or "somebody", asked.get("name"))))
         return self.reply({"url": f"{url}/{name}", "name": name, "id": name})

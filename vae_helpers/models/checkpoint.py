@@ -1,7 +1,7 @@
 """Checkpoints: each can be used alone, all are written whole, and none is used before it is checked.
 
 vae_model_epoch_{epoch}.pth   weights, architecture, preprocessing, history, settings: a model to use
-history.csv                   a row an epoch, for a spreadsheet or a tracker
+history.csv, config.json      a row an epoch, for a spreadsheet or a tracker; architecture, crop and settings, for people
 training_state.pth            what is needed to go on from the newest of them (optimizer), kept once
 
 A checkpoint may also be a .safetensors file with the same content. Neither kind can run code: .pth files load with
@@ -30,7 +30,7 @@ from .losses import BETA
 from .residual import ResidualVAE
 from .vae import VAE, BaseVAE
 
-STATE_FILE, HISTORY_FILE = "training_state.pth", "history.csv"
+STATE_FILE, HISTORY_FILE, CONFIG_FILE = "training_state.pth", "history.csv", "config.json"
 _KINDS = {"vector": VAE, "attention": AttentionVAE, "spatial": SpatialVAE, "residual": ResidualVAE}
 _CHECKPOINT_NAME = re.compile(r"vae_model_epoch_(\d+)\.(safetensors|pth)")
 
@@ -219,7 +219,7 @@ def archive_run(folder: str | Path, name: str) -> Path:
     target = next(folder / each for each in names if not (folder / each).exists())
     target.mkdir(parents=True)
     for path in sorted(folder.iterdir()):  # the state before them: after a kill, checkpoints without one are another run's
-        if path.name in (STATE_FILE, HISTORY_FILE) or _CHECKPOINT_NAME.fullmatch(path.name):
+        if path.name in (STATE_FILE, HISTORY_FILE, CONFIG_FILE) or _CHECKPOINT_NAME.fullmatch(path.name):
             path.rename(target / path.name)
     return target
 

@@ -99,10 +99,15 @@ def train_epoch(state: TrainState, pixels: Tensor, epoch: int) -> dict[str, floa
     state.network.train()
     batches, title = epoch_batches(n, settings, epoch, state.vae.latent_shape), f"epoch {epoch}/{settings.epochs}"
     bar = tqdm(batches, title, steps, leave=False, disable=None if accelerator.is_main_process else True)
+    untold = epoch == 1  # how long it will take: after a minute, where the first epoch is longer than that
     for step, batch in enumerate(bar, (epoch - 1) * steps):
         losses, images, finite = train_step(state, pixels, batch, step, settings.epochs * steps)
         totals += images * torch.stack([*losses, torch.ones_like(losses.loss)]) if finite else 0
         skipped += not finite
+        if untold and time.perf_counter() - started > 60:
+            minutes = (time.perf_counter() - started) / 60 * settings.epochs * steps / (step + 1)
+            accelerator.print(f"After a minute: this will take about {minutes:.0f} minutes.", flush=True)
+            untold = False
     seconds = time.perf_counter() - started
     *sums, learned_from = accelerator.reduce(totals, "sum").tolist()
     averages = {f"train_{name}": value / (learned_from or math.nan) for name, value in zip(VAELoss._fields, sums, strict=True)}

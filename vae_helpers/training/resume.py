@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,6 +61,8 @@ def save_state(folder: Path, state: TrainState) -> None:
     about = {"run": state.run, "name": state.name, "epoch": len(state.history)}
     weights = {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
     checkpoints.save_training_state(folder, about | weights)
+    config = state.vae.architecture | {"crop": state.vae.crop, "settings": asdict(state.settings)}
+    write_file(folder / checkpoints.CONFIG_FILE, json.dumps(config, indent=1) + "\n")
     if state.history:
         table = io.StringIO()
         rows = csv.DictWriter(table, state.history[-1], extrasaction="ignore", lineterminator="\n")
