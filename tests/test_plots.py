@@ -1,5 +1,6 @@
 import base64
 import io
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2xyz, xyz2lab
+from skimage.color.colorconv import xyz_from_rgb
 from tiny import random_pixels
 
 from vae_helpers.models import to_float
@@ -40,6 +44,19 @@ FIGURES = {
     "heat_map": lambda title, name: heat_map(np.eye(3), title, [name, "b", "c"], "x", "y"),
     "histograms": lambda title, name: histograms({name: np.arange(5.0), "b": np.arange(9.0)}, title, "x"),
     "paths": lambda title, name: paths({name: torch.randn(3, 5, 2), "b": torch.randn(2, 5, 2)}, torch.randn(9, 2), title),
+}
+
+FOUR = {name: np.arange(5.0) for name in "abcd"}
+SERIES = {
+    "curves": lambda: curves(np.arange(5.0), FOUR, "", "x", "y"),
+    "histograms": lambda: histograms(FOUR, "", "x"),
+    "paths": lambda: FIGURES["paths"]("", "a"),
+}
+COLOUR_VISION = {  # of linear red, green and blue: Machado, Oliveira & Fernandes 2009, severity 1
+    "usual": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
 }
 
 
@@ -153,3 +170,22 @@ def test_a_figure_is_shown_with_its_description_images_as_jpeg_and_plots_as_png(
     content = base64.b64decode(output.data[f"image/{KINDS[name]}"])
     with Image.open(io.BytesIO(content)) as image:
         assert image.format == KINDS[name].upper() and np.asarray(image.convert("L")).std() > 0
+
+
+def colours_drawn(axes: plt.Axes) -> np.ndarray:
+    """The different colours of lines, points and bars, as they look on white, (N, 3)."""
+    rgba = [to_rgba(line.get_color(), line.get_alpha()) for line in axes.lines]
+    rgba += [patch.get_facecolor() for patch in axes.patches]
+    rgba += [colour for points in axes.collections for colour in points.get_facecolor()]
+    colour, alpha = np.split(np.unique(rgba, axis=0), [3], axis=1)
+    return alpha * colour + 1 - alpha
+
+
+@pytest.mark.parametrize("vision", COLOUR_VISION)
+@pytest.mark.parametrize("name", SERIES)
+def test_colours_that_appear_together_are_told_apart_by_colour_blind_readers(name, vision):
+    colours = colours_drawn(SERIES[name]().axes[0])
+    assert len(colours) == 4
+    linear = rgb2xyz(colours) @ np.linalg.inv(xyz_from_rgb).T @ np.array(COLOUR_VISION[vision]).T
+    seen = xyz2lab(linear.clip(0, 1) @ xyz_from_rgb.T)
+    assert min(deltaE_ciede2000(a, b) for a, b in combinations(seen, 2)) > 10  # 1 is just noticed
