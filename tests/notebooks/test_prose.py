@@ -62,7 +62,8 @@ def test_its_links_and_imports_lead_somewhere(path):
 
 @each_page
 def test_options_of_the_command_line_in_it_exist(path):
-    ours = (ROOT / "vae_helpers" / "cli.py").read_text() + (ROOT / "vae_helpers" / "training" / "settings.py").read_text()
+    files = [*(ROOT / "vae_helpers/cli").glob("*.py"), ROOT / "vae_helpers/training/settings.py"]
+    ours = "\n".join(file.read_text(encoding="utf-8") for file in files)
     for line in prose(path).splitlines():
         said = re.split(r"vae-helpers |-m vae_helpers ", line)[1:]
         for option in (option for command in said for option in OPTION.findall(command.split("`")[0])):
