@@ -1,5 +1,8 @@
 """Images from 32 to 256 pixels each way, in steps of 8, for every network, and for the adversary that sharpens it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -27,3 +30,15 @@ def test_a_network_gives_back_the_size_that_it_takes_and_an_adversary_judges_it(
 def test_another_size_is_refused(network):
     with pytest.raises(ValueError, match=r"image_size=60 must be a multiple of 8"):
         NETWORKS[network](60)
+
+
+def test_a_default_batch_of_the_largest_images_is_encoded_in_bfloat16():
+    """In a process of its own: a fault of torch ended it."""
+    encode = """
+import torch
+from vae_helpers import VAE
+with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    mu, _ = VAE(image_size=256).encode(torch.zeros(32, 3, 256, 256).contiguous(memory_format=torch.channels_last))
+assert mu.isfinite().all()
+"""
+    assert subprocess.run([sys.executable, "-c", encode]).returncode == 0

@@ -38,7 +38,8 @@ def stopped(folder, after=1, **options):
 def test_every_epoch_leaves_a_checkpoint_that_can_be_used_alone(tmp_path):
     made = []
     vae, history = trained(checkpoint_dir=tmp_path, on_epoch=lambda vae, record: made.append(vae.sample(2).sum()))
-    assert set(tree(tmp_path)) == {*(f"vae_model_epoch_{epoch}.pth" for epoch in (1, 2, 3)), STATE_FILE, "history.csv", "config.json"}
+    checkpoints = {f"vae_model_epoch_{epoch}.pth" for epoch in (1, 2, 3)}
+    assert set(tree(tmp_path)) == checkpoints | {STATE_FILE, "history.csv", "config.json"}
     for epoch, path in list_checkpoints(tmp_path).items():
         checkpoint = load_checkpoint(path)
         assert (checkpoint.epoch, checkpoint.history) == (epoch, history[:epoch])

@@ -186,7 +186,7 @@ def sharpen(
     print(f"wrote {path}")
 
 
-def _model_and_photos(model: str | None, seed: int) -> tuple[models.BaseVAE, data.DogImages, data.DogImages]:
+def _model_and_photos(model: str | None, seed: int) -> "tuple[models.BaseVAE, data.DogImages, data.DogImages]":
     """A VAE, and data/train/dogs as it takes them: to learn from, and validation."""
     vae, where = checkpoint_of(model, seed).vae, folders()
     photos = data.load_images(where.train, vae.image_size, cache_dir=where.cache, crop=vae.crop)

@@ -20,7 +20,7 @@ Model = Annotated[str | None, tyro.conf.arg(help=_MODEL)]
 Crop = Annotated[Literal["none", "center", "box", "head"] | None, tyro.conf.arg(help=_CROP)]
 
 
-def checkpoint_of(model: str | None, seed: int = 0) -> models.Checkpoint:
+def checkpoint_of(model: str | None, seed: int = 0) -> "models.Checkpoint":
     if not 0 <= seed < 2**32:  # which all libraries take
         raise ValueError(f"--seed {seed}: give a number from 0 to {2**32 - 1}")
     return models.load_checkpoint(path_of(model), best_device())
@@ -39,13 +39,13 @@ def part_of(model: str | None, part: str) -> Path:
     return folders().models / path.stem / f"{part}.safetensors" if shipped else models.part_path(path, part)
 
 
-def prior_of(model: str | None, vae: models.BaseVAE) -> models.Prior:
+def prior_of(model: str | None, vae: "models.BaseVAE") -> "models.Prior":
     """The best prior of a model with this VAE: what `train-prior` made, else what came with the weights, else N(0, I)."""
     path = _checked(part_of(model, "prior"), vae)
     return models.load_prior(path if path.exists() else path_of(model))
 
 
-def best_of(model: str | None, seed: int, raw: bool = False) -> tuple[models.BaseVAE, models.Prior]:
+def best_of(model: str | None, seed: int, raw: bool = False) -> "tuple[models.BaseVAE, models.Prior]":
     """What draws best: a VAE, with the decoder that `sharpen` made, and its prior; raw: as it was trained, and N(0, I)."""
     vae = checkpoint_of(model, seed).vae
     if raw:
@@ -54,7 +54,7 @@ def best_of(model: str | None, seed: int, raw: bool = False) -> tuple[models.Bas
     return models.load_decoder(decoder, vae) if decoder.exists() else vae, prior_of(model, vae)
 
 
-def _checked(part: Path, vae: models.BaseVAE) -> Path:
+def _checked(part: Path, vae: "models.BaseVAE") -> Path:
     if part.exists() and not models.belongs_to(part, vae):
         raise ValueError(f"{str(part)!r} is for an earlier state of this model: train-prior and sharpen make it anew")
     return part

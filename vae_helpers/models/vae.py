@@ -5,6 +5,7 @@ latent (and back). The linear branch finds what principal components would find,
 learn what no linear map can. Their costly layers work at 14 x 14 and 7 x 7 pixels, where a laptop keeps up.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -44,7 +45,10 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mu, logvar = self.conv_branch(x).float().chunk(2, dim=1)
         # Thousands of pixels change together, so a small step in every weight would be a large one in mu: hence the 0.01
-        mu = mu + 0.01 * self.linear_branch(F.avg_pool2d(x, 2).flatten(1)).float()
+        small = F.avg_pool2d(x, 2).flatten(1)
+        # torch 2.14 ends the process (division by zero) in a bfloat16 product of 32 x 49,152 numbers: images of 256 x 256
+        with torch.autocast(x.device.type, enabled=False) if small.shape[1] > 2**15 else nullcontext():
+            mu = mu + 0.01 * self.linear_branch(small).float()
         return mu, logvar.clamp(*LOGVAR_RANGE)
 
 
