@@ -112,3 +112,10 @@ def test_several_processes_do_not_share_an_mps(monkeypatch, world_size, expected
     if world_size is not None:
         monkeypatch.setenv("WORLD_SIZE", world_size)
     assert best_device().type == expected
+
+
+def test_the_memory_that_a_choice_rests_on_is_the_same_however_much_of_it_is_in_use():
+    """Else `train --auto` might choose another batch size after a stop, or in another process."""
+    before = config.memory()
+    held = torch.ones(50_000_000, device=best_device())
+    assert config.memory() == before and held.all()

@@ -90,13 +90,13 @@ def best_device() -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
 
 
-def free_memory() -> tuple[int, bool]:
-    """(bytes free where a network is trained, whether that is a GPU's own memory)."""
+def memory() -> tuple[int, bool]:
+    """(bytes where a network is trained, in use or free, whether they are a GPU's own): the same whenever one asks."""
     import psutil
     import torch
 
     gpu = best_device().type == "cuda"
-    return (torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available), gpu
+    return (torch.cuda.mem_get_info()[1] if gpu else psutil.virtual_memory().total), gpu
 
 
 def is_main_process() -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 import tyro
 
 from .. import data, evaluation, models, training
-from ..config import best_device, compile_wanted, crop_wanted, folders, free_memory, is_main_process, precision_wanted
+from ..config import best_device, compile_wanted, crop_wanted, folders, is_main_process, memory, precision_wanted
 from ..files import SHIPPED
 from .options import BATCH, Crop, Model, checkpoint_of, part_of, prior_of
 
@@ -94,7 +94,7 @@ def train(
     with training.make_accelerator().local_main_process_first():  # the others find its cache
         learn, validation = data.split_validation(data.load_images(where.train, image_size, cache_dir=where.cache))
     if auto or plan:
-        chosen = training.plan_training(len(learn), image_size, *free_memory())
+        chosen = training.plan_training(len(learn), image_size, *memory())
         print(chosen.reason) if is_main_process() else None
         if plan:
             return
