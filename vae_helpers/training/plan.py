@@ -6,7 +6,7 @@ docs/scaling.md shows the measurements behind it.
 from typing import Any, NamedTuple
 
 FEW = 1000
-"""Photos below which a large decoder learns them by heart, and the small network is taken."""
+"""Photos below which the small network is taken, which has fewer weights to overfit with."""
 MEGABYTES = {"vector": 1.8, "residual": 12.5}
 """Memory for each image of a batch of 56 x 56 in training, at width 32 (docs/scaling.md)."""
 
