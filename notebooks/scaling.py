@@ -1,51 +1,39 @@
-"""For notebook 10: a step's time by kind of work, and a training run in several processes."""
+"""For notebook 10: commands in a workspace of their own, and training in several processes."""
 
+import io
 import os
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest import mock
 
-from torch.profiler import ProfilerActivity, profile
-
-KINDS = {  # the first kind with a part that is in an operation's name
-    "Adam": ("adam", "optimizer"),
-    "convolutions": ("conv",),
-    "linear layers": ("mm", "linear"),
-    "normalisation": ("norm",),
-    "activations, sums": ("silu", "shuffle", "pool", "mul", "add", "div", "exp", "sum", "mean"),
-    "copies and changes of type": ("copy", "contiguous", "clone"),
-    "everything else": ("",),
-}
+from vae_helpers.cli import main
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide what libraries below Python write to standard error: the profiler greets there."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+class _Shortened(io.TextIOBase):
+    """Standard output, in which the path of the workspace, another in every run, is WORKSPACE."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.out = str(home), sys.stdout
+
+    def write(self, text: str) -> int:
+        return self.out.write(text.replace(self.home, "WORKSPACE"))
+
+    def flush(self) -> None:
+        self.out.flush()
 
 
-def time_by_kind(step: Callable[[], object], n: int) -> dict[str, float]:
-    """Shares of the time of `n` calls of `step`, as torch's profiler sees it; they sum to 1."""
-    step()
-    with quiet(), profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for _ in range(n):
-            step()
-    seconds = Counter()
-    for event in profiler.key_averages():
-        kind = next(k for k, names in KINDS.items() if any(n in event.key.lower() for n in names))
-        seconds[kind] += event.self_cpu_time_total
-    total = seconds.total()
-    return {kind: part / total for kind, part in seconds.most_common()}
+def run(home: Path, line: str) -> None:
+    """`vae-helpers LINE` in the workspace `home`, which is WORKSPACE in the line and in the output.
+
+    It runs in this process, so that libraries are loaded once. Raises SystemExit when the command
+    fails, and says why.
+    """
+    words = [word.replace("WORKSPACE", str(home)) for word in line.split()]
+    where = {"VAE_HOME": str(home), "VAE_CROP": ""}
+    with mock.patch.dict(os.environ, where), redirect_stdout(_Shortened(home)):
+        main(words)
 
 
 def train(home: Path, processes: int, *options: str) -> str:
