@@ -18,7 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ..models.flow import LatentFlow
 from ..models.layers import use_bfloat16
 from ..models.pretrained import digest
-from .progress import resumable_steps
+from .progress import forget, resumable_steps
 
 MAX_SKIPPED_STEPS = 10  # in a row, before training is given up
 EMA_DECAY = 0.9995
@@ -119,4 +119,5 @@ def fit_flow(
                 losses.clear()
                 if on_report({"step": step + 1, "seconds": time.perf_counter() - started, "loss": loss}):
                     break
+    forget(state_path)
     return flow

@@ -18,7 +18,7 @@ def resumable_steps(total: int, parts: Mapping[str, Any], path: Path | None, run
     """0 to `total` - 1, with a progress bar; a stopped training goes on at the step that `path` was written at.
 
     parts: name -> network, optimizer or adversary, all that changes from step to step; they are kept in the file `path` once a
-    minute, and read from it before the first step. The file is removed after the last step. run: what the training was begun
+    minute, and read from it before the first step; who is done removes the file (`forget`). run: what the training was begun
     with; the state of another run is not used. Without a path nothing is kept or shown.
     """
     state, first = {}, 0
@@ -36,5 +36,9 @@ def resumable_steps(total: int, parts: Mapping[str, Any], path: Path | None, run
         if path and time.monotonic() - saved >= SAVE_EVERY:
             saved = time.monotonic()
             write_pth(path, {name: part.state_dict() for name, part in parts.items()} | {"run": run, "step": step + 1})
+
+
+def forget(path: Path | None) -> None:
+    """Remove the state of a training that is done."""
     if path:
         path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from ..models.vae import BaseVAE, reparameterize
 from .adversarial import Adversary, FeatureDistance
 from .batches import Batch, make_batch
 from .optim import learning_rate_factor, optimizer_step, update_ema
-from .progress import resumable_steps
+from .progress import forget, resumable_steps
 
 LOSS_WEIGHTS = {"pixels": 10.0, "features": 1.0, "fooled": 0.25}
 """Of each loss that the decoder lowers."""
@@ -74,4 +74,5 @@ def sharpen(
         loss = sum(weight * losses[name] for name, weight in LOSS_WEIGHTS.items())
         optimizer_step(loss, optimizer, learner.parameters(), max_grad_norm=5.0)
         update_ema(sharp.decoder, learner, step, 0.999)
+    forget(state_path)
     return sharp
