@@ -179,6 +179,9 @@ def test_auto_trains_what_plan_says_and_plan_does_not_train(run, tmp_path, capsy
     plan = capsys.readouterr().out.splitlines()[1]
     assert "28 photos of 16 x 16" in plan and "--network vector --width 32 --epochs 200" in plan
     assert not (tmp_path / "models").exists()
+    with pytest.raises(SystemExit, match="--auto chooses epochs, batch_size: leave"):
+        run("train", "--auto", "--image-size", 16, "--epochs", 3, "--batch-size", 8)
+    capsys.readouterr()
     monkeypatch.setattr("vae_helpers.training.loop.train_epoch", lambda *_: 1 / 0)
     with pytest.raises(SystemExit, match="ZeroDivisionError"):
         run("train", "--auto", "--image-size", 16)

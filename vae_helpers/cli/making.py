@@ -98,6 +98,9 @@ def train(
         print(chosen.reason) if is_main_process() else None
         if plan:
             return
+        given = [name for name in chosen.settings if getattr(settings, name) != getattr(training.TrainingSettings, name)]
+        if given:
+            raise ValueError(f"--auto chooses {', '.join(given)}: leave what it chooses out, or --auto")
         network, width = chosen.network, chosen.width
         settings = replace(settings, **chosen.settings)
     torch.manual_seed(settings.seed)

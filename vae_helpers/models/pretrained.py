@@ -133,7 +133,7 @@ def load_decoder(path: str | Path, vae: BaseVAE) -> BaseVAE:
     weights = vae.state_dict() | {f"decoder.{name}": weight for name, weight in weights.items()}
     sharp = load_network(lambda: build_vae(vae.architecture), weights)
     sharp.crop = vae.crop
-    return sharp.to(next(vae.parameters()).device)
+    return sharp.to(device=next(vae.parameters()).device, memory_format=torch.channels_last)
 
 
 def to_diffusers(vae: AttentionVAE, folder: str | Path) -> None:
