@@ -67,7 +67,7 @@ def test_a_grown_vae_serves_at_56_and_at_112_with_the_same_latents_and_pictures(
     torch.testing.assert_close(small.encode(F.avg_pool2d(x, 2)), large.encode(x))
     z = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(small.decode(z), F.avg_pool2d(large.decode(z), 2))
-    with pytest.raises(ValueError, match=r"image_size=64 must be 56, or 112"):
+    with pytest.raises(ValueError, match=r"image_size=64 must be 56 or 112"):
         load_pretrained(path, image_size=64)
 
 
