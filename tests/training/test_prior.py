@@ -47,9 +47,7 @@ def test_a_flow_ends_where_held_out_latents_are_predicted_no_better_and_keeps_it
     generator = torch.Generator().manual_seed(0)
     few, held_out = torch.randn(12, 4, generator=generator), torch.randn(500, 4, generator=generator)
     short, long = (fit_prior("flow", few, 0.01 * torch.ones_like(few), held_out, steps=steps) for steps in (150, 600))
-    assert long.validation_loss(held_out) < 1.5 * short.validation_loss(
-        held_out
-    )  # by heart, it would be many times
+    assert long.validation_loss(held_out) < 1.5 * short.validation_loss(held_out)  # by heart, it would be many times
 
 
 def test_a_flow_that_was_stopped_goes_on_and_leaves_no_state(tmp_path, monkeypatch, capsys):
