@@ -152,9 +152,7 @@ class Run:
     the KL. breeds: names of the labels. sizes: of the VAE.
     """
 
-    def __init__(
-        self, features: FeatureDistance | None, warm: int, batch: int, kl: float, breeds: Sequence[str] = (), **sizes
-    ):
+    def __init__(self, features: FeatureDistance | None, warm: int, batch: int, kl: float, breeds: Sequence[str] = (), **sizes):
         self.features, self.warm, self.batch, self.breeds, self.sizes = features, warm, batch, breeds, sizes
         self.weights = WEIGHTS | {"kl": kl}
         self.step, self.grown_at = 0, None
