@@ -312,11 +312,7 @@ class Run:
         std, shape = (0.5 * logvar).exp(), self.vae.latent_shape
         if not self.breeds:
             return FullGaussian(shape).fit(mu, std)
-        label, prior = pictures.labels.cpu() - 1, GaussianMixture(shape, len(self.breeds))
-        n = label.bincount(minlength=prior.n_components)
-        prior.means = torch.zeros_like(prior.means).index_add_(0, label, mu) / n[:, None].clamp(min=1)
-        prior.weights, prior.scale_tril = n / n.sum(), FullGaussian(shape).fit(mu - prior.means[label], std).scale_tril
-        return prior
+        return GaussianMixture(shape, names=self.breeds).fit(mu, std, pictures.labels.cpu() - 1)
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
-from tiny import random_pixels, vivid_vae, write_images
+from tiny import random_pixels, tiny_vae, vivid_vae, write_images
 
 from vae_helpers.cli import main
 from vae_helpers.data import draw_dog, load_images, read_manifest, sample_factors
@@ -155,6 +155,27 @@ def test_the_whole_way_from_a_folder_to_new_dogs_of_a_breed(run, refused, tmp_pa
     }  # fmt: skip
 
 
+def test_of_all_priors_the_likeliest_is_kept_also_where_that_is_the_standard_normal(run, tmp_path, capsys):
+    """Latents of noise, 64 numbers each, are spread like N(0, I); a Gaussian of so few of them knows only some directions."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / f"photos/{i:02}.png")
+    vae = tiny_vae(latent_dim=64)
+    with torch.no_grad():
+        vae.encoder.linear_branch.weight *= 85
+        vae.encoder.conv_branch.linear_out.bias[64:] = -6.0
+    save_model(tmp_path / "models/saved_models", vae)
+    run("split", "photos")
+    capsys.readouterr()
+    run("train-prior", "--steps", 20)
+    _, *table, last = capsys.readouterr().out.splitlines()
+    nats = {line.strip().rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in table}
+    assert set(nats) == {"N(0, I)", "gaussian", "mixture", "flow"}
+    assert nats["N(0, I)"] == max(nats.values()) and ": N(0, I), under which" in last
+    assert type(load_prior(tmp_path / "models/saved_models")).__name__ == "StandardNormal"
+
+
 def test_parts_of_an_earlier_state_of_a_model_are_refused(run, refused, tmp_path, vae):
     run("split", write_images(tmp_path / "photos", 20))
     run("train-prior", "--kind", "gaussian")
@@ -179,8 +200,8 @@ def test_auto_trains_what_plan_says_and_plan_does_not_train(run, tmp_path, capsy
     plan = capsys.readouterr().out.splitlines()[1]
     assert "28 photos of 16 x 16" in plan and "--network vector --width 32 --epochs 200" in plan
     assert not (tmp_path / "models").exists()
-    with pytest.raises(SystemExit, match="--auto chooses epochs, batch_size: leave"):
-        run("train", "--auto", "--image-size", 16, "--epochs", 3, "--batch-size", 8)
+    with pytest.raises(SystemExit, match="--auto chooses epochs, batch_size, network: leave"):
+        run("train", "--auto", "--image-size", 16, "--epochs", 3, "--batch-size", 8, "--network", "spatial")
     capsys.readouterr()
     monkeypatch.setattr("vae_helpers.training.loop.train_epoch", lambda *_: 1 / 0)
     with pytest.raises(SystemExit, match="ZeroDivisionError"):

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from lab_and_browser import ROOT, Lab, chromium, keep_screenshot, open_notebook, run_all_cells
+from lab_and_browser import ROOT, Lab, keep_screenshot, open_notebook, run_all_cells
 
 pytestmark = pytest.mark.slow
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -19,12 +19,6 @@ def lab(tmp_path_factory):
             shutil.copy(beside, lab.folder)
     yield lab
     lab.end()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

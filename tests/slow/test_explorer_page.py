@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lab_and_browser import ROOT, chromium, keep_screenshot
+from lab_and_browser import ROOT, keep_screenshot
 from PIL import Image
 
 from vae_helpers import load_pretrained, load_prior
@@ -156,12 +156,6 @@ def server(served):
     server = Server(served)
     yield server
     server.end()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -95,10 +95,12 @@ def train(
         learn, validation = data.split_validation(data.load_images(where.train, image_size, cache_dir=where.cache))
     if auto or plan:
         chosen = training.plan_training(len(learn), image_size, *memory())
-        print(chosen.reason) if is_main_process() else None
+        if is_main_process():
+            print(chosen.reason)
         if plan:
             return
         given = [name for name in chosen.settings if getattr(settings, name) != getattr(training.TrainingSettings, name)]
+        given += ["network"] * (network != "vector") + ["width"] * (width != 32)
         if given:
             raise ValueError(f"--auto chooses {', '.join(given)}: leave what it chooses out, or --auto")
         network, width = chosen.network, chosen.width
@@ -140,17 +142,21 @@ def train_prior(
     eps = torch.randn(len(validation.pixels[:256]), *vae.latent_shape, generator=torch.Generator().manual_seed(seed))
     held_out = models.reparameterize(*models.encode_images(vae, validation.pixels[:256], BATCH), eps)
     breeds, path = data.breeds_of(learn.names), part_of(model, "prior")
-    kinds = [each for each in training.KINDS if each != "breeds" or len({*breeds} - {None}) > 1] if kind == "best" else [kind]
-    nats = {"N(0, I)": models.StandardNormal(vae.latent_shape).log_prob(held_out).mean().item()}
-    print(f"log p(z) of {len(held_out)} held-out latents, in nats:\n  N(0, I) {nats['N(0, I)']:.1f}")
+    kinds = [kind]
+    if kind == "best":
+        kinds = ["N(0, I)", *(each for each in training.KINDS if each != "breeds" or len({*breeds} - {None}) > 1)]
+    best, highest = "", -math.inf
+    print(f"log p(z) of {len(held_out)} held-out latents, in nats:")
     for each in kinds:
         options = {"steps": steps, "seed": seed, "state_path": path.with_name("prior_state.pth")}
-        prior = training.fit_prior(each, mu, (0.5 * logvar).exp(), held_out, breeds, **options)
-        nats[each] = prior.log_prob(held_out).mean().item()
-        print(f"  {each} {nats[each]:.1f}", flush=True)
-        if nats[each] >= max(nats[other] for other in nats if other in kinds):
+        prior = models.StandardNormal(vae.latent_shape)
+        if each != "N(0, I)":
+            prior = training.fit_prior(each, mu, (0.5 * logvar).exp(), held_out, breeds, **options)
+        nats = prior.log_prob(held_out).mean().item()
+        print(f"  {each} {nats:.1f}", flush=True)
+        if nats > highest:
+            best, highest = each, nats
             prior.save(path, encoder=models.digest(*vae.encoder.state_dict().values()))
-    best = max(kinds, key=nats.get)
     print(f"wrote {path}: {best}, under which held-out latents are likeliest")
 
 

@@ -56,7 +56,7 @@ def sharpen(
     parts = {"learner": learner, "decoder": sharp.decoder, "adversary": adversary, "optimizer": optimizer}
     run = f"{steps} {batch_size} {learning_rate} {seed} {bool(features)} {digest(pixels, fresh)}"
     for step in resumable_steps(steps, parts, state_path, run, "sharpening"):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        generator, augmentation = (torch.Generator(at).manual_seed(seed * 1_000_003 + step) for at in ("cpu", device))
         eps = torch.randn(n, *vae.latent_shape, generator=generator)
         eps[: n // 3] = 0  # a third of the reconstructions is from the mean
         new = fresh[torch.randint(POOL, (batch_size - n,), generator=generator)]
@@ -67,7 +67,7 @@ def sharpen(
             with torch.no_grad():
                 z = reparameterize(*vae.encode(x[:n]), eps.to(device))
             x_hat = learner(torch.cat([z, new.to(device)]))
-        losses = adversary.step(x_hat, x, n, torch.Generator(device).manual_seed(step))._asdict()
+        losses = adversary.step(x_hat, x, n, augmentation)._asdict()
         losses["pixels"] = F.mse_loss(x_hat[:n], x[:n])
         for each in (optimizer, adversary.optimizer):
             each.param_groups[0]["lr"] = learning_rate * learning_rate_factor(step, steps)
