@@ -21,6 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 SIZE = 56
+CHOICES = {"images": 2_000_000, "warm": 100_000, "grow": 10**9, "batch": 128, "look": 224, "width": 192}
+CHOICES |= {"pixels_weight": 5.0, "features_weight": 0.5, "fooled_weight": 1.0, "kl_weight": 0.006}
 WIDTHS = (320, 160, 80, 48)  # of the decoder: whole dogs vary more than heads
 
 
@@ -37,7 +39,7 @@ def read_dogs(dogs: Path) -> tuple[Tensor, list[str], list[str]]:
 
 
 def main(arguments: list[str] | None = None, network: nn.Module | None = None) -> None:
-    options = arguments_of(__doc__, arguments, **DEFAULTS | {"images": 2_000_000, "warm": 200_000, "grow": 10**9})
+    options = arguments_of(__doc__, arguments, **DEFAULTS | CHOICES)
     dogs, names, breed_of = read_dogs(options.dogs)
     breeds = sorted(set(breed_of))
     labels = torch.tensor([1 + breeds.index(breed) for breed in breed_of])

@@ -1,7 +1,7 @@
 """How the weights `heads` are made: a VAE on dog heads, by pixels and features, then with an adversary.
 
     pip install -e ".[sharpen]"
-    python recipes/heads.py ../shared/dogs RUN [--images 1300000] [--minutes 12] [--kl 0.0004] [--start WEIGHTS]
+    python recipes/heads.py ../shared/dogs RUN [--images 1300000] [--minutes 12] [--kl-weight 0.0004] [--start WEIGHTS]
 
 DOGS holds photos, `heads.json` with boxes of heads, and `heads-112.tar` with heads that are cut out already. RUN.pt keeps
 everything; the same command goes on from it. RUN_IMAGES.png is a sheet to look at: 64 draws from the prior, then 16 held-out
@@ -57,7 +57,6 @@ from vae_helpers.training import Adversary, FeatureDistance, Lite0, optimizer_st
 
 LARGE = 112
 LATENT = 256
-WEIGHTS = {"pixels": 10.0, "features": 1.0, "fooled": 0.25}  # of each loss that the VAE lowers, beside the KL
 ANY_BREED = 0.1  # share of pictures with breeds that are learned from without
 EMA_DECAY = 0.999
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -148,13 +147,13 @@ class RunningPrior(nn.Module):
 class Run:
     """Everything that a stop must not lose, and how the networks are joined.
 
-    features: of pretrained networks, if any. warm: images after which the adversary joins. batch: images a step. kl: weight of
-    the KL. breeds: names of the labels. sizes: of the VAE.
+    features: of pretrained networks, if any. options: `arguments_of` a command line. breeds: names of the labels. sizes: of the
+    VAE.
     """
 
-    def __init__(self, features: FeatureDistance | None, warm: int, batch: int, kl: float, breeds: Sequence[str] = (), **sizes):
-        self.features, self.warm, self.batch, self.breeds, self.sizes = features, warm, batch, breeds, sizes
-        self.weights = WEIGHTS | {"kl": kl}
+    def __init__(self, features: FeatureDistance | None, options: argparse.Namespace, breeds: Sequence[str] = (), **sizes):
+        self.features, self.options, self.batch, self.breeds, self.sizes = features, options, options.batch, breeds, sizes
+        self.weights = {name: getattr(options, f"{name}_weight") for name in ("pixels", "features", "fooled", "kl")}
         self.step, self.grown_at = 0, None
         self._make({})
         self.prior = RunningPrior(*self.vae.latent_shape, len(breeds) + 1).to(DEVICE)
@@ -168,7 +167,11 @@ class Run:
         self.average = copy.deepcopy(self.vae).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.vae.parameters(), betas=(0.5, 0.99), fused=True)
         labels = len(self.breeds) + 1 if self.breeds and self.features else 0
-        self.adversary = Adversary(self.vae.image_size, self.features, device=DEVICE, bf16=BF16, labels=labels)
+        sizes = {"labels": labels, "width": self.options.width}
+        self.adversary = Adversary(self.vae.image_size, self.features, device=DEVICE, bf16=BF16, **sizes)
+        if self.options.compile:
+            for part in (self.vae.encoder, self.vae.decoder, *([self.features.network] if self.features else ())):
+                part.compile(dynamic=False)
         self.graph, self.graph_of = None, None
 
     @property
@@ -177,7 +180,7 @@ class Run:
 
     @property
     def phase(self) -> str:
-        return "grown" if self.grown_at is not None else "small" if self.images >= self.warm else "warm"
+        return "grown" if self.grown_at is not None else "small" if self.images >= self.options.warm else "warm"
 
     @property
     def parts(self) -> dict:
@@ -332,7 +335,7 @@ def _grid(images: Tensor) -> np.ndarray:
     return rows.transpose(0, 2, 1, 3, 4).reshape(-1, 8 * size, 3)
 
 
-def arguments_of(about: str, arguments: list[str] | None, **defaults: int) -> argparse.Namespace:
+def arguments_of(about: str, arguments: list[str] | None, **defaults: float) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dogs", type=Path)
     parser.add_argument("run", type=Path)
@@ -341,9 +344,9 @@ def arguments_of(about: str, arguments: list[str] | None, **defaults: int) -> ar
         "--minutes", type=float, default=float("inf"), help="end after so many, if --images are not seen before"
     )
     parser.add_argument("--start", type=Path, help="weights to begin from, of a VAE of the same sizes")
-    parser.add_argument("--kl", type=float, default=0.0004, help="weight of the KL")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile; worth its minutes on a large GPU")
     for name, default in defaults.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     return parser.parse_args(arguments)
 
 
@@ -358,13 +361,13 @@ def train(
 ) -> None:
     """Everything that this file's first lines say. network: another one than --features says, for tests."""
     torch.manual_seed(0), torch.set_num_threads(options.threads)
-    network, features = network or (Lite0() if options.features == "lite0" else None), None
+    network, features = network or (Lite0(options.look) if options.features == "lite0" else None), None
     pictures = Pictures(*(part.to(DEVICE) for part in pictures))
     if network:
         some = torch.randperm(len(pictures.pixels), generator=torch.Generator().manual_seed(0))[:200].to(DEVICE)
         with autocast():
             features = FeatureDistance(network.to(DEVICE), to_float(pictures.pixels[some], DEVICE))
-    run, path = Run(features, options.warm, options.batch, options.kl, breeds, **sizes), options.run.with_suffix(".pt")
+    run, path = Run(features, options, breeds, **sizes), options.run.with_suffix(".pt")
     if path.exists():
         run.load(path)
     elif options.start:
@@ -402,6 +405,11 @@ def _left(run: Run, options: argparse.Namespace, began: float) -> float:
 
 
 DEFAULTS = {"images": 1_300_000, "warm": 150_000, "grow": 600_000, "batch": 64}
+DEFAULTS |= {
+    "look": 112,
+    "width": 96,
+}  # pixels that pictures are enlarged to before features are found; of the discriminators on them
+DEFAULTS |= {"pixels_weight": 10.0, "features_weight": 1.0, "fooled_weight": 0.25, "kl_weight": 0.0004}
 DEFAULTS |= {"save_every": 20_000, "log_every": 50, "threads": 1}
 
 

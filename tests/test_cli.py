@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
-from tiny import random_pixels, tiny_vae, vivid_vae, write_images
+from tiny import random_pixels, stirred, tiny_vae, vivid_vae, write_images
 
 from vae_helpers.cli import main
 from vae_helpers.data import draw_dog, load_images, read_manifest, sample_factors
 from vae_helpers.models import (
     Checkpoint,
     FullGaussian,
+    GaussianMixture,
+    ResidualVAE,
+    StandardNormal,
     checkpoint_path,
+    decode_latents,
     load_checkpoint,
     load_pretrained,
     load_prior,
@@ -117,6 +121,27 @@ def test_a_folder_becomes_a_model_figures_and_new_dogs(run, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) > 3
     run("sample", "-n", 3, "--seed", 1, "--out", "new")
     assert len(list((tmp_path / "new").glob("*.png"))) == 3
+
+
+def test_a_breed_is_asked_of_the_prior_and_of_the_decoder_whichever_knows_it(run, refused, tmp_path):
+    vae = stirred(ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8), breeds=("Chow chow", "Pug")))
+    save_checkpoint(tmp_path / "mine.safetensors", Checkpoint(vae))
+
+    def drawn(breed: str) -> torch.Tensor:
+        folder = tmp_path / f"{breed} {len(list(tmp_path.iterdir()))}"
+        run("sample", "--model", "mine.safetensors", "-n", 2, "--breed", breed, "--out", folder)
+        return read_pngs(folder)
+
+    by_decoder, z = drawn("pug"), StandardNormal((4,)).sample(2, torch.Generator().manual_seed(0))
+    assert torch.equal(by_decoder, to_uint8(decode_latents(vae, z, breed="Pug")))
+    mu = torch.randn(40, 4)
+    prior = GaussianMixture((4,), names=vae.breeds).fit(mu, torch.ones_like(mu), torch.arange(40) % 2)
+    prior.save(tmp_path / "mine_prior.safetensors")
+    z = prior.sample(2, torch.Generator().manual_seed(0), name="Pug")
+    assert torch.equal(drawn("pug"), to_uint8(decode_latents(vae, z, breed="Pug"))) and not torch.equal(
+        drawn("pug"), by_decoder
+    )
+    assert "Chow chow, Pug" in refused("sample", "--model", "mine.safetensors", "--breed", "poodle")
 
 
 def test_the_whole_way_from_a_folder_to_new_dogs_of_a_breed(run, refused, tmp_path, capsys):

@@ -19,7 +19,7 @@ from vae_helpers.models import (
     to_float,
 )
 
-VAES = {"heads", "vector", "toy"}
+VAES = {"dogs", "heads", "vector", "toy"}
 
 
 def same_weights(a: BaseVAE, b: BaseVAE) -> bool:
@@ -115,10 +115,10 @@ def test_a_damaged_file_is_refused_by_name(tmp_path):
 
 def test_the_package_ships_these_weights_a_card_that_names_them_and_no_more_than_it_should():
     files = sorted(WEIGHTS.glob("*.safetensors"))
-    assert {path.stem for path in files} == VAES | {"heads_prior", "vector_prior", "head_finder", "dog_features"}
+    assert {path.stem for path in files} == VAES | {"dogs_prior", "heads_prior", "vector_prior", "head_finder", "dog_features"}
     card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
     assert all(f"`{path.stem}`" in card for path in files)
-    assert sum(path.stat().st_size for path in files) <= 45e6
+    assert sum(path.stat().st_size for path in files) <= 60e6
     assert not [path for path in WEIGHTS.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
 
 
@@ -130,6 +130,12 @@ def test_shipped_weights_make_pictures(name):
             pictures = vae.decode(prior.sample(2, generator=torch.Generator().manual_seed(0)))
         assert pictures.shape == (2, 3, vae.image_size, vae.image_size) and pictures.isfinite().all()
         assert (pictures.flatten(1).std(1) > 0.05).all() and (pictures[0] - pictures[1]).abs().mean() > 0.05
+
+
+def test_the_prior_of_dogs_knows_the_same_breeds_as_its_decoder():
+    vae, prior = load_pretrained("dogs"), load_prior("dogs")
+    assert len(vae.breeds) == 120 and {"Samoyed", "Pug", "Golden retriever"} < set(vae.breeds)
+    assert prior.names == vae.breeds
 
 
 @pytest.mark.parametrize("name", sorted(VAES))

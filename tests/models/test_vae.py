@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import stirred
 
-from vae_helpers.models import VAE, AttentionVAE, GroupNorm, ResBlock, Residual, ResidualVAE, reparameterize
+from vae_helpers.models import VAE, AttentionVAE, GroupNorm, ResBlock, Residual, ResidualVAE, decode_latents, reparameterize
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
@@ -76,5 +76,13 @@ def test_a_vae_that_knows_breeds_decodes_each_in_its_own_way_and_any_where_none_
     pictures = [vae.decoder(z, torch.tensor([label])) for label in range(3)]
     for a, b in itertools.combinations(pictures, 2):
         assert not torch.allclose(a, b)
-    torch.testing.assert_close(vae.decode(z), pictures[0])
+    for breed, picture in zip((None, "beagle", "pug"), pictures, strict=True):
+        torch.testing.assert_close(vae.decode(z, breed), picture)
+        torch.testing.assert_close(decode_latents(vae, z, breed=breed), picture)
     assert vae.breeds == ("beagle", "pug")
+
+
+@pytest.mark.parametrize(("breeds", "said"), [(("beagle", "pug"), "beagle, pug"), ((), "knows none")])
+def test_a_breed_that_a_vae_does_not_know_is_refused_with_those_that_it_knows(breeds, said):
+    with pytest.raises(ValueError, match=f"breed='cat'.*{said}"):
+        ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8), breeds=breeds).decode(torch.randn(1, 4), "cat")

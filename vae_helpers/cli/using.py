@@ -10,19 +10,17 @@ from ..config import best_device, folders
 from .options import BATCH, Count, Crop, Model, best_of, checkpoint_of, path_of
 
 
-def evaluate(model: Model = None, seed: int = 0, inception: bool = False) -> None:
+def evaluate(model: Model = None, seed: int = 0) -> None:
     """What a model makes of data/test/dogs: outputs/report.html, for people, and outputs/metrics.json.
 
     Args:
         seed: of every draw.
-        inception: compare samples in Inception's features (FID), whose weights are downloaded once, instead of our own.
     """
     where, saved = folders(), checkpoint_of(model, seed)
     options = {"image_size": saved.vae.image_size, "cache_dir": where.cache, "crop": saved.vae.crop}
     learn, _ = data.split_validation(data.load_images(where.train, **options))
     test = data.load_images(where.test, **options)
     options = {"labels": latent.dog_attributes(test, where.toy_dogs), "images": "test dogs", "seed": seed}
-    options |= {"extractor": evaluation.load_inception() if inception else None}
     options["drawn"] = best_of(model, seed)
     measured = evaluation.evaluate(saved.vae, learn.pixels, test.pixels, saved.beta, **options)
     measured.metrics["epoch"] = saved.epoch
@@ -43,7 +41,7 @@ def sample(
     Args:
         n: how many.
         seed: of the draws.
-        breed: of the dogs, where the prior knows breeds.
+        breed: of the dogs, where the model knows breeds.
         out: folder for single files.
         raw: take the decoder as `train` left it, and draw from N(0, I).
     """
@@ -55,13 +53,15 @@ def sample(
     if n < 1 or (n > 1000 and out is None):
         raise ValueError(f"-n {n}: a sheet shows from 1 to 1000 dogs; --out FOLDER writes any number above 0 as single files")
     vae, prior = best_of(model, seed, raw)
-    named = {} if breed is None else {"name": _breed(breed, getattr(prior, "names", ()))}
-    z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed), **named)
-    images = torch.cat([models.decode_latents(vae, part) for part in tqdm(z.split(BATCH), leave=False, disable=None)])
+    names = getattr(prior, "names", ())
+    breed = breed if breed is None else _breed(breed, names or vae.breeds)
+    z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed), **({"name": breed} if breed in names else {}))
+    parts, known = tqdm(z.split(BATCH), leave=False, disable=None), breed if breed in vae.breeds else None
+    images = torch.cat([models.decode_latents(vae, part, breed=known) for part in parts])
     if out is not None:
         return latent.save_pngs(images, out, [f"sample_{i:05d}" for i in range(n)])
-    path = folders().outputs / "samples.png"
-    save_figure(image_grid(images, f"{n} draws from {type(prior).__name__}, decoded: seed {seed}, not picked"), path)
+    path, of = folders().outputs / "samples.png", f" as {breed}" if breed else ""
+    save_figure(image_grid(images, f"{n} draws from {type(prior).__name__}, decoded{of}: seed {seed}, not picked"), path)
     print(f"wrote {path}")
 
 
@@ -128,7 +128,7 @@ def _breed(breed: str, names: Sequence[str]) -> str:
     """The one of `names` that is meant, however it is spelled: golden_retriever is Golden retriever."""
     spelled = {name.lower().replace("_", " "): name for name in names}
     if not spelled:
-        raise ValueError(f"--breed {breed!r}: this model's prior knows no breeds (of photos of several, train-prior makes one)")
+        raise ValueError(f"--breed {breed!r}: this model knows no breeds (of photos of several, train-prior makes one)")
     if breed.lower().replace("_", " ") not in spelled:
         raise ValueError(f"--breed {breed!r}: it is none of {', '.join(names)}")
     return spelled[breed.lower().replace("_", " ")]

@@ -27,7 +27,6 @@ from .sample_metrics import (
     compare_features as compare_features,
     extract_features as extract_features,
     load_dog_features as load_dog_features,
-    load_inception as load_inception,
     nearest_features as nearest_features,
     sample_metrics as sample_metrics,
 )

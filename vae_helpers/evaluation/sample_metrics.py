@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ..files import WEIGHTS, load_weights
 from ..models.layers import conv
@@ -80,17 +80,6 @@ def load_dog_features(path: str | Path = WEIGHTS / "dog_features.safetensors") -
     except RuntimeError as error:
         raise ValueError(f"{str(path)!r} is not for DogFeatures: {str(error).splitlines()[-1].strip()}") from None
     return extractor.eval().requires_grad_(False)
-
-
-def load_inception() -> nn.Module:
-    """Inception v3 as FID is defined by it: uint8 images -> features (B, 2048). Its weights (95 MB) are downloaded once.
-
-    Raises OSError when they cannot be had.
-    """
-    try:
-        return NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"])
-    except (ModuleNotFoundError, OSError, RuntimeError) as error:  # not installed; not reached; not whole
-        raise OSError(f"Inception's weights cannot be had ({error}); load_dog_features() needs no download") from error
 
 
 @dataclass(frozen=True)

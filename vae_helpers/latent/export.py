@@ -35,7 +35,7 @@ def export_explorer(vae: BaseVAE, prior: Prior, name: str, out: str | Path) -> N
     named = named.take([named.names.index(name) for name in list(measures)[:6]])
     prior = prior if isinstance(prior, GaussianMixture) else FullGaussian(vae.latent_shape).fit(z)
     image, finder_sees = (torch.zeros(1, 3, size, size) for size in (vae.image_size, INPUT))
-    label = {"label": torch.zeros(1, dtype=torch.long)} if getattr(vae, "breeds", ()) else {}
+    label = {"label": torch.zeros(1, dtype=torch.long)} if vae.breeds else {}
     _write_onnx(out / "decoder.onnx", vae.decoder, {"z": z[:1]} | label, ["image"])
     _write_onnx(out / "encoder.onnx", vae.encoder, {"image": image}, ["mu", "logvar"])
     _write_onnx(out / "head_finder.onnx", load_head_finder(), {"image": finder_sees}, ["map"])
@@ -48,7 +48,7 @@ def export_explorer(vae: BaseVAE, prior: Prior, name: str, out: str | Path) -> N
         "latent_shape": vae.latent_shape,
         "crop": vae.crop,
         "finder": {"input": INPUT, "cells": CELLS, "up": HEAD_UP},
-        "breeds": getattr(vae, "breeds", ()),
+        "breeds": vae.breeds,
         "prior": {"weights": prior.weights, "means": prior.means, "root": prior.scale_tril},
         "directions": {"named": vars(named), "principal axes": vars(principal_axes(z, 8))},
     }

@@ -27,8 +27,8 @@ def encode_images(vae: BaseVAE, pixels: Tensor, batch_size: int = 256) -> tuple[
 
 
 @torch.no_grad()
-def decode_latents(vae: BaseVAE, z: Tensor, batch_size: int = 256) -> Tensor:
-    """x_hat (N, 3, S, S) in float32 on the CPU of latents (N, *latent_shape)."""
+def decode_latents(vae: BaseVAE, z: Tensor, batch_size: int = 256, breed: str | None = None) -> Tensor:
+    """x_hat (N, 3, S, S) in float32 on the CPU of latents (N, *latent_shape). breed: as in `vae.decode`."""
     device = next(vae.parameters()).device
     vae.eval()
-    return torch.cat([vae.decode(batch.to(device)).cpu() for batch in z.split(batch_size)])
+    return torch.cat([vae.decode(batch.to(device), breed).cpu() for batch in z.split(batch_size)])

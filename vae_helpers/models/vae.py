@@ -103,10 +103,12 @@ class BaseVAE(nn.Module, HubMixin):
     """What every VAE here can do. A kind of VAE sets encoder, decoder and `architecture`, its own arguments.
 
     encoder: images -> mu, logvar. decoder: z -> images. latent_shape: of one z, (latent_dim,) or (C, H, W). image_size: S.
-    crop: how photos are cut for this model before they are scaled to S x S: "none", "center", "box" or "head".
+    crop: how photos are cut for this model before they are scaled to S x S: "none", "center", "box" or "head". breeds: names of
+    the breeds that its decoder knows, if any.
     """
 
     architecture: dict
+    breeds: tuple[str, ...] = ()
     encoder: nn.Module
     decoder: nn.Module
 
@@ -123,10 +125,14 @@ class BaseVAE(nn.Module, HubMixin):
         _check("encode", x, "images", (3, self.image_size, self.image_size), " in [-1, 1]")
         return self.encoder(x)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """(B, *latent_shape) -> x_hat (B, 3, S, S). Raises ValueError for another shape."""
+    def decode(self, z: Tensor, breed: str | None = None) -> Tensor:
+        """(B, *latent_shape) -> x_hat (B, 3, S, S). breed: one of `breeds`; any when left out. ValueError for another."""
         _check("decode", z, "latents", self.latent_shape)
-        return self.decoder(z)
+        if breed is None:
+            return self.decoder(z)
+        if breed not in self.breeds:
+            raise ValueError(f"{breed=} is not one of this model's breeds: {', '.join(self.breeds) or 'it knows none'}")
+        return self.decoder(z, z.new_full((len(z),), 1 + self.breeds.index(breed), dtype=torch.long))
 
     def forward(self, x: Tensor, eps: Tensor | None = None) -> VAEOutput:
         """One pass with z sampled. eps: the noise, (B, *latent_shape); drawn when not given."""

@@ -132,6 +132,7 @@ class Adversary:
 
     image_size: S of the pictures. learning_rate: of the discriminators. device: where they are, and the pictures will be.
     bf16: compute in bfloat16; weights and losses stay in float32. labels: how many labels pictures may have; needs features.
+    width: of the discriminators on features.
     """
 
     def __init__(
@@ -142,13 +143,14 @@ class Adversary:
         device: torch.device | str = "cpu",
         bf16: bool = False,
         labels: int = 0,
+        width: int = 96,
     ):
         if labels and not features:
             raise ValueError(f"labels={labels}: only discriminators on features know labels")
         self.features, self.bf16 = features, bf16
         self.networks = nn.ModuleDict({"pixels": pixel_discriminator(image_size)})
         if features:
-            self.networks["features"] = FeatureDiscriminator(features.channels, labels=labels)
+            self.networks["features"] = FeatureDiscriminator(features.channels, width=width, labels=labels)
         self.networks.to(device=device, memory_format=torch.channels_last)
         self.learners = [weight for weight in self.networks.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.Adam(self.learners, learning_rate, betas=(0.0, 0.99), fused=True)

