@@ -13,7 +13,17 @@ from torch import Tensor
 
 from vae_helpers.data import DogImages, decode_image
 from vae_helpers.latent import LatentExplorer, attribute_directions, lerp, slerp
-from vae_helpers.models import AttentionVAE, FullGaussian, SpatialVAE, to_float, to_uint8
+from vae_helpers.models import (
+    AttentionVAE,
+    FullGaussian,
+    GaussianMixture,
+    ResidualVAE,
+    SpatialVAE,
+    decode_latents,
+    encode_images,
+    to_float,
+    to_uint8,
+)
 
 DOGS = random_pixels(30)
 AXES, MORE_AXES, NUMBERS, MORE_NUMBERS = (
@@ -255,6 +265,101 @@ def test_a_saved_dog_is_the_one_in_the_picture_and_replaces_none(explorer, tmp_p
     assert torch.equal(png_pixels((tmp_path / "outputs/dog_2.png").read_bytes(), 24), shown(explorer))
     assert (tmp_path / "outputs/dog_1.png").read_bytes() == first
     assert explorer.status.value == "wrote outputs/dog_2.png"
+
+
+# ---------------------------------------------------------------- breeds
+
+BREEDS = ("Beagle", "Pug")
+BREED_DOGS = random_pixels(10, image_size=56)
+
+
+@pytest.fixture(scope="module")
+def breed_vae():
+    return stirred(ResidualVAE(latent_dim=16, widths=(8, 8, 8, 16), encoder_widths=(8, 8, 8), breeds=BREEDS))
+
+
+@pytest.fixture(scope="module")
+def breed_prior():
+    """Three times as many Pugs as Beagles, far from each other."""
+    label = torch.arange(200) % 4 > 0
+    z = torch.randn(200, 16, generator=torch.Generator().manual_seed(0)) + torch.where(label, 4.0, -4.0)[:, None]
+    return GaussianMixture((16,), names=BREEDS).fit(z, label=label.long())
+
+
+def assert_drawn_as(explorer, breed: str | None) -> None:
+    """Picture and thumbnails show the dog at `explorer.z` as `breed`."""
+    wanted = to_uint8(decode_latents(explorer.vae, explorer.z[None], breed=breed)[0])
+    assert torch.equal(png_pixels(explorer.picture.value, 7), wanted)
+    for k, ends in enumerate(explorer.ranges):
+        for widget, end in zip(explorer.ends[2 * k : 2 * k + 2], ends, strict=True):
+            z = explorer.directions.move(explorer.z[None], k, end)
+            wanted = to_uint8(decode_latents(explorer.vae, z, breed=breed)[0])
+            assert (png_pixels(widget.value).int() - wanted.int()).abs().max() <= 1
+
+
+def test_a_dog_turned_into_another_breed_keeps_what_makes_it_differ_from_the_mean_of_its_breed(explore, breed_vae, breed_prior):
+    explorer = explore(breed_vae, BREED_DOGS, prior=breed_prior)
+    drag(explorer.sliders[1])
+    own, seen = explorer.z, [explorer.picture.value]
+    beagle, pug = breed_prior.means
+    for breed, mean in (("Beagle", beagle), ("Pug", pug), ("any", beagle / 4 + 3 * pug / 4)):
+        explorer.breeds.value = breed
+        torch.testing.assert_close(explorer.z - mean, own - (beagle + 3 * pug) / 4, atol=1e-4, rtol=0)
+        assert explorer.breed == (None if breed == "any" else breed)
+        assert_drawn_as(explorer, explorer.breed)
+        seen.append(explorer.picture.value)
+    assert len({*seen[:3]}) == 3
+
+
+def test_start_and_other_dog_turn_with_the_dog(explore, breed_vae, breed_prior):
+    explorer = explore(breed_vae, BREED_DOGS, prior=breed_prior)
+    ends = encode_images(breed_vae, BREED_DOGS[[4, 7]])[0]
+    explorer.start_from_dog(4)
+    explorer.morph_towards_dog(7)
+    drag(explorer.sliders[0])
+    walked = explorer.status.value
+    explorer.choose_breed("Pug")
+    assert explorer.breeds.value == "Pug" and explorer.status.value == walked
+    expected = ends + (breed_prior.means[1] - breed_prior.means[0]) / 4
+    for act, z in ((explorer.reset, expected[0]), (lambda: explorer.morph(1.0), expected[1])):
+        act()
+        torch.testing.assert_close(explorer.z, z, atol=1e-4, rtol=0)
+        assert_drawn_as(explorer, "Pug")
+    explorer.start_from_dog(4)  # chosen before or after, the dog is the same Pug
+    torch.testing.assert_close(explorer.z, expected[0], atol=1e-4, rtol=0)
+    assert "<b>0.00</b>" in explorer.status.value
+
+
+@pytest.mark.parametrize(("breed", "signs"), [("Beagle", {-1}), ("Pug", {1}), ("any", {-1, 1})])
+def test_random_dogs_are_of_the_chosen_breed(explore, breed_vae, breed_prior, breed, signs):
+    explorer = explore(breed_vae, BREED_DOGS, prior=breed_prior)
+    explorer.breeds.value = breed
+    assert {int(z.mean().sign()) for z in draws(explorer)} == signs
+    assert_drawn_as(explorer, explorer.breed)
+
+
+def test_with_a_prior_that_knows_no_breeds_only_the_decoder_turns_the_dog(explore, breed_vae):
+    explorer = explore(breed_vae, BREED_DOGS)
+    z, picture = explorer.z, explorer.picture.value
+    explorer.choose_breed("Pug")
+    assert torch.equal(explorer.z, z) and explorer.picture.value != picture
+    press(explorer, "Random")
+    assert_drawn_as(explorer, "Pug")
+
+
+def test_a_breed_that_the_model_does_not_know_is_an_error_and_changes_nothing(explore, breed_vae, breed_prior):
+    explorer = explore(breed_vae, BREED_DOGS, prior=breed_prior)
+    explorer.choose_breed("Pug")
+    before = everything(explorer) | {"breed": (explorer.breed, explorer.breeds.value)}
+    with pytest.raises(ValueError, match="'Cat' is not one of this model's breeds"):
+        explorer.choose_breed("Cat")
+    assert everything(explorer) | {"breed": (explorer.breed, explorer.breeds.value)} == before
+
+
+def test_breeds_can_be_chosen_where_the_model_knows_any(explore, explorer, breed_vae):
+    assert explorer.breeds.layout.display == "none"
+    shown = explore(breed_vae, BREED_DOGS).breeds
+    assert shown.layout.display is None and shown.options == ("any", *BREEDS)
 
 
 # ---------------------------------------------------------------- the reader's photo

@@ -4,9 +4,8 @@ function render({ model, el }) {
   const input = Object.assign(document.createElement("input"), { type: "file", accept: "image/*" });
   input.onclick = () => (input.value = ""); // so that the same file can be chosen again
   input.onchange = async () => {
-    const file = input.files[0];
-    const about = { name: file.name, size: file.size, limit: LIMIT };
-    model.send(about, undefined, file.size > LIMIT ? [] : [await file.arrayBuffer()]);
+    const { name, size } = input.files[0];
+    model.send({ name, size, limit: LIMIT }, undefined, size > LIMIT ? [] : [await input.files[0].arrayBuffer()]);
   };
   el.append("Your photo: ", input);
 }

@@ -21,11 +21,14 @@ class _PhotoButton(anywidget.AnyWidget):
 class ExplorerPanel(widgets.VBox):
     """The controls of `LatentExplorer`, which has the methods that they call."""
 
-    def __init__(self, title: str, pages: Sequence[str], n_dogs: int):
+    def __init__(self, title: str, pages: Sequence[str], breeds: Sequence[str], n_dogs: int):
         self._quiet = False
         # Class names are for tests, and for a reader's own style
         self.picture, self.status = _image(LARGE).add_class("explorer-picture"), widgets.HTML().add_class("explorer-status")
         self.photo, self.other = _image(MEDIUM), _image(MEDIUM)
+        hidden = {} if breeds else {"display": "none"}
+        self.breeds = widgets.Dropdown(options=["any", *breeds], description="breed", layout=hidden)
+        self._on_change(self.breeds, lambda breed: self.choose_breed(breed if breed in breeds else None))
         self.pages = self._on_change(widgets.Dropdown(options=pages), self.choose_directions)
         self.sliders = [self._slider(lambda place, k=k: self.slide(k, place)) for k in range(N_SLIDERS)]
         self.labels = [widgets.HTML(layout={"width": "250px"}) for _ in range(N_SLIDERS)]
@@ -37,10 +40,6 @@ class ExplorerPanel(widgets.VBox):
         self.number = widgets.BoundedIntText(max=n_dogs - 1, layout={"width": "80px"})
         self.upload = _PhotoButton()
         self.upload.on_msg(lambda _, content, buffers: self.receive_photo(content, buffers))
-        super().__init__(self._arranged(title))
-        self.add_class("explorer")
-
-    def _arranged(self, title: str) -> list[widgets.Widget]:
         below = [widgets.VBox([self.photo, widgets.HTML("start")]), widgets.VBox([self.other, widgets.HTML("morph towards")])]
         left = widgets.VBox([self.picture, self.status, widgets.HBox(below)])
         controls = zip(self.ends[::2], self.labels, self.sliders, self.ends[1::2], strict=True)
@@ -49,13 +48,15 @@ class ExplorerPanel(widgets.VBox):
         start = self._button("Start from it", lambda: self.start_from_dog(self.number.value))
         towards = self._button("Morph towards it", lambda: self.morph_towards_dog(self.number.value))
         buttons = [self._button(*b) for b in (("Random", self.random), ("Reset", self.reset), ("Save PNG", self.save))]
-        return [
+        parts = [
             widgets.HTML(f"<h3>{escape(title)}</h3>"),
-            widgets.HBox([left, widgets.VBox([self.pages, *self.rows, morph])], layout={"flex_flow": "row wrap"}),
+            widgets.HBox([left, widgets.VBox([self.breeds, self.pages, *self.rows, morph])], layout={"flex_flow": "row wrap"}),
             widgets.HBox([*buttons, self.upload]),
             self.sheet,
             widgets.HBox([widgets.HTML("dog number"), self.number, start, towards]),
         ]
+        super().__init__(parts)
+        self.add_class("explorer")
 
     def _slider(self, moved: Callable[[int], None]) -> widgets.IntSlider:
         # Places are whole numbers and ranges never change: told to show anything else, the browser answers with what it

@@ -28,7 +28,6 @@ def export_explorer(vae: BaseVAE, prior: Prior, name: str, out: str | Path) -> N
     eight measures of a head are of use. Needs onnx and onnxscript, the extra `export`. Raises OSError where nothing can be
     written.
     """
-    out = Path(out)
     z = prior.sample(1536, torch.Generator().manual_seed(0))
     measures = (head_measures if vae.crop == "head" else pixel_statistics)(decode_latents(vae, z, batch_size=32))
     named = attribute_directions(z, measures)
@@ -36,9 +35,9 @@ def export_explorer(vae: BaseVAE, prior: Prior, name: str, out: str | Path) -> N
     prior = prior if isinstance(prior, GaussianMixture) else FullGaussian(vae.latent_shape).fit(z)
     image, finder_sees = (torch.zeros(1, 3, size, size) for size in (vae.image_size, INPUT))
     label = {"label": torch.zeros(1, dtype=torch.long)} if vae.breeds else {}
-    _write_onnx(out / "decoder.onnx", vae.decoder, {"z": z[:1]} | label, ["image"])
-    _write_onnx(out / "encoder.onnx", vae.encoder, {"image": image}, ["mu", "logvar"])
-    _write_onnx(out / "head_finder.onnx", load_head_finder(), {"image": finder_sees}, ["map"])
+    _write_onnx(Path(out, "decoder.onnx"), vae.decoder, {"z": z[:1]} | label, ["image"])
+    _write_onnx(Path(out, "encoder.onnx"), vae.encoder, {"image": image}, ["mu", "logvar"])
+    _write_onnx(Path(out, "head_finder.onnx"), load_head_finder(), {"image": finder_sees}, ["map"])
     card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
     terms = card.partition("mean for the weights\n\n")[2].partition(" A VAE")[0].replace("*", "").replace("`", "")
     numbers = {
@@ -53,7 +52,7 @@ def export_explorer(vae: BaseVAE, prior: Prior, name: str, out: str | Path) -> N
         "directions": {"named": vars(named), "principal axes": vars(principal_axes(z, 8))},
     }
     text = json.dumps(numbers, default=lambda tensor: tensor.cpu().double().numpy().round(5).tolist())
-    write_file(out / "directions.json", text)
+    write_file(Path(out, "directions.json"), text)
 
 
 class _ToFloat(nn.Module):
@@ -61,13 +60,12 @@ class _ToFloat(nn.Module):
         return stored.float()
 
 
-def _write_onnx(path: Path, network: nn.Module, given: dict[str, Tensor], answers: list[str]) -> None:
+def _write_onnx(path: Path, network: nn.Module, args: dict[str, Tensor], answers: list[str]) -> None:
     network = copy.deepcopy(network).cpu().eval()  # the finder is kept in memory
     for part in list(network.modules()):
         for name, weight in list(part.named_parameters(recurse=False)):
             parametrize.register_parametrization(part, name, _ToFloat(), unsafe=True)
             part.parametrizations[name].original.data = weight.data.half()
-    names = {"input_names": [*given], "output_names": answers}
-    program = torch.onnx.export(network, (*given.values(),), dynamo=True, verbose=False, **names)
+    model = torch.onnx.export(network, (*args.values(),), input_names=[*args], output_names=answers, dynamo=True, verbose=False)
     with atomic_write(path) as partial:
-        program.save(partial)
+        model.save(partial)
