@@ -127,19 +127,24 @@ def test_a_breed_is_asked_of_the_prior_and_of_the_decoder_whichever_knows_it(run
     vae = stirred(ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8), breeds=("Chow chow", "Pug")))
     save_checkpoint(tmp_path / "mine.safetensors", Checkpoint(vae))
 
-    def drawn(breed: str) -> torch.Tensor:
-        folder = tmp_path / f"{breed} {len(list(tmp_path.iterdir()))}"
-        run("sample", "--model", "mine.safetensors", "-n", 2, "--breed", breed, "--out", folder)
+    def drawn(*options: str) -> torch.Tensor:
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        run("sample", "--model", "mine.safetensors", "-n", 2, "--out", folder, *options)
         return read_pngs(folder)
 
-    by_decoder, z = drawn("pug"), StandardNormal((4,)).sample(2, torch.Generator().manual_seed(0))
+    by_decoder, z = drawn("--breed", "pug"), StandardNormal((4,)).sample(2, torch.Generator().manual_seed(0))
     assert_same_pixels(by_decoder, decode_latents(vae, z, breed="Pug"))
     mu = torch.randn(40, 4)
     prior = GaussianMixture((4,), names=vae.breeds).fit(mu, torch.ones_like(mu), torch.arange(40) % 2)
     prior.save(tmp_path / "mine_prior.safetensors")
-    z, by_both = prior.sample(2, torch.Generator().manual_seed(0), name="Pug"), drawn("pug")
+    z, by_both = prior.sample(2, torch.Generator().manual_seed(0), name="Pug"), drawn("--breed", "pug")
     assert_same_pixels(by_both, decode_latents(vae, z, breed="Pug"))
     assert not torch.equal(by_both, by_decoder)
+    prior.weights.copy_(torch.tensor([0.0, 1.0]))  # then a dog whose breed is not said is a pug
+    prior.save(tmp_path / "mine_prior.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    prior.weights.multinomial(2, replacement=True, generator=generator)  # the breeds are drawn first
+    assert_same_pixels(drawn(), decode_latents(vae, prior.sample(2, generator, name="Pug"), breed="Pug"))
     assert "Chow chow, Pug" in refused("sample", "--model", "mine.safetensors", "--breed", "poodle")
 
 

@@ -79,6 +79,8 @@ def test_a_vae_that_knows_breeds_decodes_each_in_its_own_way_and_any_where_none_
     for breed, picture in zip((None, "beagle", "pug"), pictures, strict=True):
         torch.testing.assert_close(vae.decode(z, breed), picture)
         torch.testing.assert_close(decode_latents(vae, z, breed=breed), picture)
+    together = decode_latents(vae, z.repeat(3, 1), batch_size=2, breed=["pug", "beagle", "pug"])
+    torch.testing.assert_close(together, torch.cat([pictures[2], pictures[1], pictures[2]]))
     assert vae.breeds == ("beagle", "pug")
 
 

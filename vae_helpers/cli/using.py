@@ -41,7 +41,7 @@ def sample(
     Args:
         n: how many.
         seed: of the draws.
-        breed: of the dogs, where the model knows breeds.
+        breed: of the dogs, where the model knows breeds; each its own, drawn by chance, when left out.
         out: folder for single files.
         raw: take the decoder as `train` left it, and draw from N(0, I).
     """
@@ -53,14 +53,19 @@ def sample(
     if n < 1 or (n > 1000 and out is None):
         raise ValueError(f"-n {n}: a sheet shows from 1 to 1000 dogs; --out FOLDER writes any number above 0 as single files")
     vae, prior = best_of(model, seed, raw)
-    names = getattr(prior, "names", ())
-    breed = breed if breed is None else _breed(breed, names or vae.breeds)
-    z = prior.to(best_device()).sample(n, torch.Generator().manual_seed(seed), **({"name": breed} if breed in names else {}))
-    parts, known = tqdm(z.split(BATCH), leave=False, disable=None), breed if breed in vae.breeds else None
-    images = torch.cat([models.decode_latents(vae, part, breed=known) for part in parts])
+    generator, names = torch.Generator().manual_seed(seed), getattr(prior, "names", ())
+    if breed:
+        breeds = [_breed(breed, names or vae.breeds)] * n
+    else:  # as often as among the photos
+        breeds = [names[i] for i in prior.weights.multinomial(n, replacement=True, generator=generator)] if names else []
+    z = prior.to(best_device()).sample(n, generator, **({"name": breeds} if names else {}))
+    known, parts = breeds if {*breeds} <= {*vae.breeds} else [], [slice(i, i + BATCH) for i in range(0, n, BATCH)]
+    images = torch.cat(
+        [models.decode_latents(vae, z[part], BATCH, known[part]) for part in tqdm(parts, leave=False, disable=None)]
+    )
     if out is not None:
         return latent.save_pngs(images, out, [f"sample_{i:05d}" for i in range(n)])
-    path, of = folders().outputs / "samples.png", f" as {breed}" if breed else ""
+    path, of = folders().outputs / "samples.png", f" as {breeds[0]}" if breed else ""
     save_figure(image_grid(images, f"{n} draws from {type(prior).__name__}, decoded{of}: seed {seed}, not picked"), path)
     print(f"wrote {path}")
 

@@ -1,5 +1,7 @@
 """From pictures to tensors a network takes, through a network in batches, and back."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,10 @@ def encode_images(vae: BaseVAE, pixels: Tensor, batch_size: int = 256) -> tuple[
 
 
 @torch.no_grad()
-def decode_latents(vae: BaseVAE, z: Tensor, batch_size: int = 256, breed: str | None = None) -> Tensor:
+def decode_latents(vae: BaseVAE, z: Tensor, batch_size: int = 256, breed: str | Sequence[str] | None = None) -> Tensor:
     """x_hat (N, 3, S, S) in float32 on the CPU of latents (N, *latent_shape). breed: as in `vae.decode`."""
     device = next(vae.parameters()).device
     vae.eval()
-    return torch.cat([vae.decode(batch.to(device), breed).cpu() for batch in z.split(batch_size)])
+    each = [breed] * len(z) if isinstance(breed, str) else breed or ()
+    parts = [slice(i, i + batch_size) for i in range(0, len(z), batch_size)]
+    return torch.cat([vae.decode(z[part].to(device), each[part]).cpu() for part in parts])

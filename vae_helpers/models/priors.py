@@ -111,12 +111,12 @@ class GaussianMixture(Prior):
         self.scale_tril = (unit[:, None] * torch.linalg.cholesky(covariance)).float().contiguous()
         return self
 
-    def sample(self, n: int, generator: torch.Generator | None = None, name: str | None = None) -> Tensor:
-        """As every prior's `sample`; of the component called `name` alone where one is given (ValueError: there is none)."""
+    def sample(self, n: int, generator: torch.Generator | None = None, name: str | Sequence[str] | None = None) -> Tensor:
+        """As every prior's `sample`; of the component `name`, or one for each, where given (ValueError: there is none)."""
         eps = torch.randn(n, self.latent_size, generator=generator)
         component = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
-        if name is not None:
-            component = torch.full_like(component, self.names.index(name))
+        if name:
+            component = torch.tensor([self.names.index(each) for each in ([name] * n if isinstance(name, str) else name)])
         return (self.means.cpu()[component] + eps @ self.scale_tril.cpu().T).unflatten(1, self.latent_shape)
 
     def log_prob(self, z: Tensor) -> Tensor:

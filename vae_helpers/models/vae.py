@@ -5,6 +5,7 @@ latent (and back). The linear branch finds what principal components would find,
 learn what no linear map can. Their costly layers work at 14 x 14 and 7 x 7 pixels, where a laptop keeps up.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -125,14 +126,18 @@ class BaseVAE(nn.Module, HubMixin):
         _check("encode", x, "images", (3, self.image_size, self.image_size), " in [-1, 1]")
         return self.encoder(x)
 
-    def decode(self, z: Tensor, breed: str | None = None) -> Tensor:
-        """(B, *latent_shape) -> x_hat (B, 3, S, S). breed: one of `breeds`; any when left out. ValueError for another."""
+    def decode(self, z: Tensor, breed: str | Sequence[str] | None = None) -> Tensor:
+        """(B, *latent_shape) -> x_hat (B, 3, S, S). Raises ValueError for another shape.
+
+        breed: of all, or of each, from `breeds`; any when left out. Raises ValueError for one that is not known.
+        """
         _check("decode", z, "latents", self.latent_shape)
-        if breed is None:
+        if not breed:
             return self.decoder(z)
-        if breed not in self.breeds:
-            raise ValueError(f"{breed=} is not one of this model's breeds: {', '.join(self.breeds) or 'it knows none'}")
-        return self.decoder(z, z.new_full((len(z),), 1 + self.breeds.index(breed), dtype=torch.long))
+        each = [breed] * len(z) if isinstance(breed, str) else breed
+        if unknown := sorted({*each} - {*self.breeds}):
+            raise ValueError(f"breed={unknown[0]!r} is none that this model knows: {', '.join(self.breeds) or 'it knows none'}")
+        return self.decoder(z, torch.tensor([1 + self.breeds.index(one) for one in each], device=z.device))
 
     def forward(self, x: Tensor, eps: Tensor | None = None) -> VAEOutput:
         """One pass with z sampled. eps: the noise, (B, *latent_shape); drawn when not given."""

@@ -5,7 +5,7 @@ import io
 import json
 import tarfile
 
-import heads_measure
+import measure as measure_recipe
 import pytest
 import torch
 from heads import is_held_out
@@ -36,7 +36,7 @@ def run(tmp_path):
     save_checkpoint(tmp_path / "mine.safetensors", Checkpoint(vae))
 
     def measure(*words: str) -> dict:
-        heads_measure.main([str(tmp_path), "--model", str(tmp_path / "mine.safetensors"), "--out", str(tmp_path), *words])
+        measure_recipe.main([str(tmp_path), "--model", str(tmp_path / "mine.safetensors"), "--out", str(tmp_path), *words])
         return json.loads((tmp_path / "figures.json").read_text())
 
     return measure
@@ -66,7 +66,7 @@ def test_the_decoder_alone_is_counted_two_operations_a_multiply_add():
     vae.decode(torch.randn(1, 4))
     for hook in hooks:
         hook.remove()
-    assert heads_measure.cost(vae)["gflop"] == pytest.approx(sum(operations) / 1e9)
+    assert measure_recipe.cost(vae)["gflop"] == pytest.approx(sum(operations) / 1e9)
 
 
 def test_a_prior_beside_the_vae_is_measured_too(run, tmp_path):
@@ -84,4 +84,4 @@ def test_a_check_that_misses_a_bar_says_which_and_fails_and_writes_no_figures(ru
 def test_the_figures_on_the_card_are_those_of_the_shipped_weights():
     for name, sha256 in SHIPPED["heads"]["weights"].items():
         assert hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest() == sha256
-    assert heads_measure.on_card(CARD) == heads_measure.card_table(SHIPPED["heads"])
+    assert measure_recipe.on_card(CARD) == measure_recipe.card_table(SHIPPED["heads"])
