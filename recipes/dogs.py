@@ -1,12 +1,15 @@
 """How the weights `dogs` are made: whole dogs by breed at 56 x 56, by the recipe of `heads`.
 
     pip install -e ".[sharpen]"
-    python recipes/dogs.py ../shared/dogs RUN [--images 2000000] [--minutes 10]
+    python recipes/dogs.py ../shared/dogs RUN [--images 2000000] [--minutes 10] [--start WEIGHTS]
 
 DOGS holds `stanford-64.tar`: dogs cut to their boxes, in folders named after their breeds. The decoder knows the breed, by a
 vector that is added to what the latent becomes before it enters the blocks; one picture in ten is learned from without its
 breed. The discriminators on features judge whether a picture is a photo of that breed (Miyato & Koyama 2018); the prior is
 one Gaussian a breed, with one covariance. Files and phases are those of heads.py, but for the last phase: nothing grows.
+
+The KL weighs more than for heads: whole dogs vary more, and a draw of a latent that says less is easier to make a dog of. The
+discriminators look at pictures four times as wide, since legs and faces of a whole dog are small.
 """
 
 import io

@@ -169,9 +169,6 @@ class Run:
         labels = len(self.breeds) + 1 if self.breeds and self.features else 0
         sizes = {"labels": labels, "width": self.options.width}
         self.adversary = Adversary(self.vae.image_size, self.features, device=DEVICE, bf16=BF16, **sizes)
-        if self.options.compile:
-            for part in (self.vae.encoder, self.vae.decoder, *([self.features.network] if self.features else ())):
-                part.compile(dynamic=False)
         self.graph, self.graph_of = None, None
 
     @property
@@ -344,7 +341,6 @@ def arguments_of(about: str, arguments: list[str] | None, **defaults: float) -> 
         "--minutes", type=float, default=float("inf"), help="end after so many, if --images are not seen before"
     )
     parser.add_argument("--start", type=Path, help="weights to begin from, of a VAE of the same sizes")
-    parser.add_argument("--compile", action="store_true", help="by torch.compile; worth its minutes on a large GPU")
     for name, default in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     return parser.parse_args(arguments)
