@@ -84,28 +84,29 @@ def draws(vae: BaseVAE, prior: Prior, n: int, breed: str | None = None, seed: in
     return to_uint8(decode_latents(vae, z, BATCH, breed))
 
 
-def measure(vae: BaseVAE, prior: Prior | None, learned: Tensor, held_out: Tensor, sheet: Path) -> dict:
-    """The figures of `vae`, and of its prior where it has one, on uint8 pictures (N, 3, S, S); the closest go to `sheet`.
+def measure(vae: BaseVAE, prior: Prior | None, pictures: Tensor, features: Tensor, is_unseen: Tensor, sheet: Path) -> dict:
+    """The figures of `vae`, and of its prior where it has one, on pictures (uint8, (N, 3, S, S)) and their dog features.
 
-    nearest, of each set of pictures: median distance to the nearest training picture, over that of held-out pictures.
+    nearest, of each set of pictures: median distance to the nearest training picture, over that of held-out pictures. The
+    draws that are closest go to `sheet`.
     """
+    learned, held_out, known, unseen = pictures[~is_unseen], pictures[is_unseen], features[~is_unseen], features[is_unseen]
     n = len(held_out) // 2
     x_hat = decode_latents(vae, encode_images(vae, held_out, BATCH)[0], BATCH)
     priors = {"N(0, I)": StandardNormal(vae.latent_shape)} | ({"the prior": prior} if prior else {})
     other = "other dogs" if vae.breeds else "other heads"
-    pictures = {other: held_out[: 2 * n : 2], "reconstructions": to_uint8(x_hat[: 2 * n : 2])}
-    pictures |= {f"draws from {name}": draws(vae, source, n) for name, source in priors.items()}
+    shown = {other: held_out[: 2 * n : 2], "reconstructions": to_uint8(x_hat[: 2 * n : 2])}
+    shown |= {f"draws from {name}": draws(vae, source, n) for name, source in priors.items()}
     if prior and vae.breeds:
         each = -(-n // len(vae.breeds))
         turns = torch.stack([draws(vae, prior, each, breed, seed) for seed, breed in enumerate(vae.breeds)], 1)
-        pictures["draws by breed"] = turns.flatten(0, 1)[:n]
+        shown["draws by breed"] = turns.flatten(0, 1)[:n]
     network, sets = load_dog_features(), {}
-    unseen, known = (extract_features(network, images, BATCH) for images in (held_out, learned))
     near = nearest_features(unseen, known)[1].median()
-    for name, images in pictures.items():
-        features = extract_features(network, images, BATCH)
-        index, distance = nearest_features(features, known)
-        compared = compare_features(generated=features, real=unseen[1 : 2 * n : 2])
+    for name, images in shown.items():
+        found = extract_features(network, images, BATCH)
+        index, distance = nearest_features(found, known)
+        compared = compare_features(generated=found, real=unseen[1 : 2 * n : 2])
         sets[name] = asdict(compared) | {"nearest": float(distance.median() / near)}
     closest = distance.argsort()[:8]  # of the last: what `sample` draws
     rows = {"draws": images[closest], "nearest": learned[index[closest]]}
@@ -117,13 +118,12 @@ def measure(vae: BaseVAE, prior: Prior | None, learned: Tensor, held_out: Tensor
     return about | cost(vae) | {"psnr": quality.psnr, "ssim": quality.ssim, "sets": sets}
 
 
-def measure_breeds(vae: BaseVAE, prior: GaussianMixture, pictures: Tensor, breed_of: Sequence[str], is_unseen: Tensor) -> dict:
-    """Of the ten breeds with most pictures (uint8, (N, 3, S, S)): what a classifier makes of them and of draws; distances.
+def measure_breeds(vae: BaseVAE, prior: GaussianMixture, features: Tensor, breed_of: Sequence[str], is_unseen: Tensor) -> dict:
+    """Of the ten breeds with most pictures, which have these features: what a classifier makes of them and of draws; distances.
 
     real, draws: the share whose breed is named, of held-out pictures and of draws. chance: of a guess.
     """
     network, labels, breeds = load_dog_features(), np.array(breed_of), {}
-    features = extract_features(network, pictures, BATCH)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=300))
     classifier.fit(features[~is_unseen], labels[~is_unseen.numpy()])
     for breed, n in Counter(sorted(breed_of)).most_common(10):
@@ -207,9 +207,10 @@ def main(arguments: list[str] | None = None) -> None:
     pictures, names, *labels = (read_dogs if vae.breeds else read_heads)(options.dogs)
     pictures, is_unseen = sized(pictures, vae.image_size), torch.tensor([is_held_out(name) for name in names])
     options.out.mkdir(parents=True, exist_ok=True)
-    figures = measure(vae, prior, pictures[~is_unseen], pictures[is_unseen], options.out / "closest.png")
+    features = extract_features(load_dog_features(), pictures, BATCH)
+    figures = measure(vae, prior, pictures, features, is_unseen, options.out / "closest.png")
     if prior and vae.breeds:
-        figures["breeds"] = measure_breeds(vae, prior, pictures, *labels, is_unseen)
+        figures["breeds"] = measure_breeds(vae, prior, features, *labels, is_unseen)
     files = {file.stem: file.read_bytes() for file in (path, prior_path) if file.exists()}
     figures |= {"weights": {name: sha256(content).hexdigest() for name, content in files.items()}}
     figures |= {"megabytes": sum(map(len, files.values())) / 1e6}
