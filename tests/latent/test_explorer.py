@@ -351,7 +351,7 @@ def test_a_breed_that_the_model_does_not_know_is_an_error_and_changes_nothing(ex
     explorer = explore(breed_vae, BREED_DOGS, prior=breed_prior)
     explorer.choose_breed("Pug")
     before = everything(explorer) | {"breed": (explorer.breed, explorer.breeds.value)}
-    with pytest.raises(ValueError, match="'Cat' is not one of this model's breeds"):
+    with pytest.raises(ValueError, match="'Cat' is none that this model knows"):
         explorer.choose_breed("Cat")
     assert everything(explorer) | {"breed": (explorer.breed, explorer.breeds.value)} == before
 

@@ -1,4 +1,4 @@
-"""Slow checks (`make check`): the explorer's web page under a hand, in a browser. Needs Chromium and Node.js."""
+"""Slow checks (`make check`): the explorer's web pages under a hand, in a browser. Needs Chromium and Node.js."""
 
 import base64
 import gzip
@@ -68,10 +68,10 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class Hand:
-    """A visitor's hand on the page, and what it sees."""
+    """A visitor's hand on a page, and what it sees. place: the page's folder, below that of `heads`."""
 
-    def __init__(self, browser, server: Server, **options):
-        self.server, self.complaints = server, []
+    def __init__(self, browser, server: Server, place: str = "", **options):
+        self.server, self.place, self.complaints = server, place, []
         self.context = browser.new_context(**{"viewport": {"width": 390, "height": 844}} | options)
         self.context.set_default_timeout(120_000)
         self.page = self.context.new_page()
@@ -84,7 +84,7 @@ class Hand:
     def opens(self, link: str = "") -> float:
         """Load the page; the seconds until the first picture."""
         started = time.perf_counter()
-        self.page.goto(self.server.address + link)
+        self.page.goto(self.server.address + self.place + link)
         self.page.wait_for_selector("#picture[data-frame]")
         return time.perf_counter() - started
 
@@ -93,7 +93,7 @@ class Hand:
         self.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
 
     def sees(self) -> np.ndarray:
-        """The picture, (112, 112, 3), once it has come to rest."""
+        """The picture, (S, S, 3), once it has come to rest."""
         before = None
         for _ in range(200):
             self.page.wait_for_selector("#picture[aria-busy=false]")
@@ -110,6 +110,10 @@ class Hand:
         """What the address holds."""
         text = self.page.url.rpartition(".")[2]
         return np.frombuffer(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), dtype="<i2") / UNIT
+
+    def label(self) -> int:
+        """Of the breed that the dog is drawn as, what the address holds."""
+        return int(self.page.url.rpartition("#")[2].split(".")[2])
 
     def goes_to(self, z: np.ndarray) -> np.ndarray:
         """Follow the link of a latent; what it shows."""
@@ -130,6 +134,13 @@ class Hand:
         done = "() => /was not used|^Your photo/.test(document.getElementById('status').textContent)"
         self.page.wait_for_function(done)
         return self.page.inner_text("#status")
+
+    def chooses(self, breed: str) -> np.ndarray:
+        """Turn the dog into another breed; what it shows then."""
+        frame = self.page.get_attribute("#picture", "data-frame")
+        self.page.select_option("#breed", label=breed)
+        self.page.wait_for_function("frame => document.getElementById('picture').dataset.frame !== frame", arg=frame)
+        return self.sees()
 
 
 def crowding() -> float:
@@ -166,6 +177,23 @@ def hand(server, browser):
     yield hand
     assert not hand.complaints
     hand.context.close()
+
+
+@pytest.fixture(scope="module")
+def breeder(server, browser):
+    """A hand on the page of whole dogs."""
+    hand = Hand(browser, server, "dogs/")
+    hand.opens()
+    hand.waits_until_all_is_there()
+    yield hand
+    assert not hand.complaints
+    hand.context.close()
+
+
+@pytest.fixture(scope="module")
+def dogs():
+    """(vae, prior) of whole dogs."""
+    return load_pretrained("dogs"), load_prior("dogs")
 
 
 def test_the_first_picture_is_there_soon_and_after_few_bytes(served, server, browser):
@@ -338,6 +366,98 @@ def test_a_link_that_is_none_of_this_model_is_said_to_be_and_a_random_dog_is_sho
     assert (hand.sees() != before).any() and len(hand.latent()) == 256
 
 
+def test_a_change_of_breed_keeps_the_dog_whose_latent_moves_as_the_mean_does(breeder, dogs):
+    vae, prior = dogs
+    breeder.chooses("any")
+    breeder.clicks("Random dog")
+    first, own = breeder.sees(), vae.breeds[breeder.label() - 1]
+    assert breeder.page.inner_text("#status") == f"A random {own}, drawn from the prior"
+    differs = breeder.latent() - prior.means[prior.names.index(own)].numpy()
+    for breed in ("Pug", "Afghan hound"):
+        shown, mean = breeder.chooses(breed), prior.means[prior.names.index(breed)].numpy()
+        assert np.abs(breeder.latent() - mean - differs).max() < 2 / UNIT
+        drawn = to_uint8(decode_latents(vae, torch.tensor(breeder.latent())[None].float(), breed=breed))[0].permute(1, 2, 0)
+        assert np.abs(shown.astype(int) - drawn.numpy()).mean() < 1 < np.abs(shown.astype(int) - first).mean()
+        assert breeder.page.inner_text("#status") == f"The same dog as a{'n' * (breed[0] == 'A')} {breed}"
+        assert breed in breeder.page.get_attribute("#picture", "aria-label")
+    assert np.abs(breeder.chooses("any").astype(int) - first).max() <= 2
+    assert breeder.page.inner_text("#status").endswith(own)
+
+
+def test_start_other_dog_and_link_are_of_the_breed_that_is_chosen(breeder, server, browser):
+    breeder.clicks("Random dog")
+    breeder.sees()
+    breeder.clicks("Put this dog there")
+    other = breeder.chooses("Samoyed")
+    breeder.clicks("Random dog")
+    pug = breeder.chooses("Pug")
+    breeder.page.get_by_role("slider", name="brightness").press("Home")
+    assert (breeder.sees() != pug).any()
+    breeder.clicks("Reset")
+    assert np.abs(breeder.sees().astype(int) - pug).max() <= 2
+    breeder.chooses("Samoyed")
+    breeder.page.get_by_role("slider", name="Morph from the start to the other dog").press("End")
+    assert np.abs(breeder.sees().astype(int) - other).max() <= 2
+    friend = Hand(browser, server, "dogs/")
+    friend.opens("#" + breeder.page.url.partition("#")[2])
+    friend.waits_until_all_is_there()
+    assert np.abs(friend.sees().astype(int) - other).max() <= 2
+    assert friend.page.locator("#breed option:checked").inner_text() == "Samoyed"
+    friend.context.close()
+
+
+def test_random_dogs_are_drawn_from_the_breed_that_is_chosen(breeder, dogs):
+    _, prior = dogs
+    pug, samoyed = (prior.means[prior.names.index(breed)] for breed in ("Pug", "Samoyed"))
+    way = torch.linalg.solve_triangular(prior.scale_tril, (samoyed - pug)[:, None], upper=False)[:, 0]
+    breeder.chooses("Samoyed")
+    draws = []
+    for _ in range(12):
+        breeder.clicks("Random dog")
+        breeder.sees()
+        draws.append(torch.tensor(breeder.latent()).float() - pug)
+    places = torch.linalg.solve_triangular(prior.scale_tril, torch.stack(draws).T, upper=False).T @ way / way.square().sum()
+    assert abs(places.mean() - 1) < 4 / way.norm() / 12**0.5 < 0.5  # a Pug is at 0, a Samoyed at 1
+    assert breeder.page.inner_text("#status") == "A random Samoyed, drawn from the prior"
+
+
+def test_the_dog_of_a_photo_is_turned_into_another_breed(breeder, dogs, photo):
+    vae, prior = dogs
+    breeder.chooses("any")
+    assert breeder.gives(photo) == "Your photo, as the network draws it"
+    breeder.sees()
+    mu, _ = encode_images(vae, torch.from_numpy(decode_image(photo, 56, "box").copy()).permute(2, 0, 1)[None])
+    assert np.abs(breeder.latent() - mu[0].numpy()).mean() < 0.03 * mu.std()
+    breeder.chooses("Pug")
+    assert breeder.page.inner_text("#status") == "Your dog as a Pug"
+    moved = (prior.means[prior.names.index("Pug")] - prior.weights @ prior.means).numpy()
+    assert np.abs(breeder.latent() - mu[0].numpy() - moved).mean() < 0.03 * mu.std()
+
+
+def test_each_page_loads_its_own_model_and_leads_to_the_other_and_works_offline(served, browser):
+    server = Server(served)
+    hand = Hand(browser, server, "dogs/")
+    hand.opens()
+    hand.waits_until_all_is_there()
+    models = [path for path in server.asked if path.endswith(".onnx")]
+    assert models and all("/dogs/" in path for path in models)
+    told = hand.page.locator("#named label").all_inner_texts()
+    assert told == ["brightness", "warmth", "light from above"]  # no contrast: latents do not tell it
+    hand.page.get_by_role("link", name="Dogs' heads").click()
+    hand.page.wait_for_function('() => document.title.startsWith("Dogs\' heads")')
+    hand.waits_until_all_is_there()
+    assert not hand.page.locator("#breed").is_visible()
+    hand.page.get_by_role("link", name="Whole dogs, by breed").click()
+    hand.page.wait_for_function("() => document.title.startsWith('Whole dogs')")
+    hand.page.wait_for_selector("body[data-ready]")
+    server.end()
+    hand.opens()
+    hand.page.wait_for_selector("body[data-ready]")
+    hand.chooses("Pug")
+    assert not hand.complaints
+    hand.context.close()
+
+
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory) -> Path:
     """A draw from the prior, as a photo in which a dog's head is somewhere on the right."""
@@ -409,13 +529,14 @@ def test_it_works_offline_after_it_was_opened_once_photo_and_all(served, browser
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_axe_finds_nothing_serious(server, browser, size, scheme):
+@pytest.mark.parametrize("place", ["", "dogs/"], ids=["heads", "dogs"])
+def test_axe_finds_nothing_serious(server, browser, place, size, scheme):
     width, height = SIZES[size]
-    hand = Hand(browser, server, viewport={"width": width, "height": height}, color_scheme=scheme)
+    hand = Hand(browser, server, place, viewport={"width": width, "height": height}, color_scheme=scheme)
     hand.opens()
     hand.waits_until_all_is_there()
     hand.sees()
-    keep_screenshot(hand.page, f"explorer_page_{size}_{scheme}")
+    keep_screenshot(hand.page, f"explorer_page_{place.strip('/') or 'heads'}_{size}_{scheme}")
     hand.page.locator("summary").click()
     hand.page.add_script_tag(path=EXPLORER / "node_modules/axe-core/axe.min.js")
     found = hand.page.evaluate("axe.run().then(result => result.violations)")

@@ -22,18 +22,15 @@ def dog_attributes(images: DogImages, toy_folder: str | Path) -> dict[str, Tenso
     """
     known = read_factors(toy_folder) if (Path(toy_folder) / "factors.csv").exists() else {}
     if all(name in known for name in images.names):
-        labels = _toy_factors([known[name] for name in images.names])
+        rows = [known[name] for name in images.names]
+        labels = {name.replace("_", " "): [row[name] for row in rows] for name in CONTINUOUS}
+        labels["tongue"] = [row["tongue"] == "out" for row in rows]
+        labels |= {f"{side} patch": [row["patch"] in (side, "both") for row in rows] for side in ("left", "right")}
     else:
         parts = [pixel_statistics(to_float(part)) for part in images.pixels.split(1024)]  # as floats, many fill the memory
         labels = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} | _breeds(images.names)
     found = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in labels.items()}
     return {name: values for name, values in found.items() if values.max() - values.min() > 1e-6}
-
-
-def _toy_factors(rows: list[dict[str, float | str]]) -> dict[str, list]:
-    labels = {name.replace("_", " "): [row[name] for row in rows] for name in CONTINUOUS}
-    labels["tongue"] = [row["tongue"] == "out" for row in rows]
-    return labels | {f"{side} patch": [row["patch"] in (side, "both") for row in rows] for side in ("left", "right")}
 
 
 def pixel_statistics(x: Tensor) -> dict[str, Tensor]:

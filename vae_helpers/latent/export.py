@@ -25,13 +25,13 @@ def export_explorer(vae: BaseVAE, prior: Prior, name: str, out: str | Path) -> N
     (1,) where there are breeds, -> image (1, 3, S, S) in [-1, 1]; image -> mu, logvar; image -> map, as `HeadFinder`.
     directions.json: sizes, crop, breeds, and terms of use if the weights came with the package; the prior as Gaussians with one
     covariance, by its root; and the named directions and principal axes of 1,536 draws, as in chapter 05, where six of the
-    eight measures of a head are of use. Needs onnx and onnxscript, the extra `export`. Raises OSError where nothing can be
-    written.
+    eight measures of a head are of use. Of other pictures, only statistics that the latent tells at all (held-out R² above 0).
+    Needs onnx and onnxscript, the extra `export`. Raises OSError where nothing can be written.
     """
     z = prior.sample(1536, torch.Generator().manual_seed(0))
     measures = (head_measures if vae.crop == "head" else pixel_statistics)(decode_latents(vae, z, batch_size=32))
     named = attribute_directions(z, measures)
-    named = named.take([named.names.index(name) for name in list(measures)[:6]])
+    named = named.take([k for k in map(named.names.index, list(measures)[:6]) if named.scores[k] > 0])
     prior = prior if isinstance(prior, GaussianMixture) else FullGaussian(vae.latent_shape).fit(z)
     image, finder_sees = (torch.zeros(1, 3, size, size) for size in (vae.image_size, INPUT))
     label = {"label": torch.zeros(1, dtype=torch.long)} if vae.breeds else {}

@@ -7,13 +7,15 @@ const UNIT = 2048; // steps of a latent's number, 1 wide, in a link
 const at = (id) => document.getElementById(id);
 
 let model; // directions.json
-let z, start, other; // {latent: Float32Array, label: number}: in the picture, and at the morph's two ends
+let centres; // of each label, the mean latent: of all dogs for 0 (any breed), then of each breed
+// Dogs: {latent: Float32Array, label: number of the breed that it is drawn as, own: of the breed that it came as}
+let z, start, other; // in the picture, and at the morph's two ends; all of the chosen breed, or each of its own
 let photo = null; // the start's pixels, where it is a photo
 const sliders = []; // {input, directions, k, low, high}
 
 // ---------------------------------------------------------------- the worker
 
-const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+const worker = new Worker(new URL("worker.js", location), { type: "module" }); // a copy for each page, so that its sw.js serves it
 const waiting = new Map();
 let questions = 0;
 
@@ -58,8 +60,8 @@ function show() {
 }
 
 let resting;
-function go(latent, label = z.label) {
-  z = { latent, label };
+function go(latent, { label, own } = z) {
+  z = { latent, label, own };
   for (const slider of sliders) place(slider);
   clearTimeout(resting);
   resting = setTimeout(rest, 300);
@@ -67,7 +69,7 @@ function go(latent, label = z.label) {
 }
 
 function rest() {
-  history.replaceState(null, "", link());
+  history.replaceState(null, "", location.pathname + link()); // in full: an address alone would be taken from <base>
   at("picture").setAttribute("aria-label", describe());
 }
 
@@ -76,7 +78,7 @@ async function startFrom(from, what, pixels = null) {
   at("morph").value = 0;
   z = from;
   for (const slider of sliders) fit(slider);
-  await go(from.latent, from.label);
+  await go(from.latent);
   if (start !== from) return; // another start came in between
   draw(at("start"), photo ?? (await ask("decode", from)));
   say(what);
@@ -85,6 +87,17 @@ async function startFrom(from, what, pixels = null) {
 async function morphTowards(to) {
   other = to;
   draw(at("other"), await ask("decode", to));
+}
+
+async function turnAll() {
+  const breed = chosen();
+  [z, start, other] = [z, start, other].map((dog) => asBreed(dog, breed));
+  for (const slider of sliders) fit(slider);
+  await go(z.latent);
+  if (chosen() !== breed) return; // another one was chosen in between
+  say(`${photo ? "Your dog" : "The same dog"} as ${breedOf(z.label)}`);
+  draw(at("start"), photo ?? (await ask("decode", start)));
+  await morphTowards(other);
 }
 
 // ---------------------------------------------------------------- latents
@@ -96,13 +109,34 @@ function normal() {
   return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 }
 
+const chosen = () => Number(at("breed").value);
+
+const priorKnowsBreeds = () => model.prior.means.length === model.breeds.length;
+
 function sample() {
   const { weights, means, root } = model.prior;
-  const wanted = Number(at("breed").value);
-  let left = Math.random(), i = wanted ? wanted - 1 : 0;
-  if (!wanted) while (i < weights.length - 1 && (left -= weights[i]) > 0) i++;
-  const noise = means[i].map(normal);
-  return { latent: Float32Array.from(means[i], (mean, row) => mean + dot(root[row], noise)), label: model.breeds.length && i + 1 };
+  let left = Math.random(), i = 0;
+  while (i < weights.length - 1 && (left -= weights[i]) > 0) i++;
+  const label = chosen() || (priorKnowsBreeds() ? i + 1 : 0);
+  const centre = priorKnowsBreeds() ? means[label - 1] : means[i], noise = centre.map(normal);
+  return { latent: Float32Array.from(centre, (mean, row) => mean + dot(root[row], noise)), label, own: label };
+}
+
+function findCentres() {
+  const { weights, means } = model.prior;
+  const all = means[0].map((_, i) => weights.reduce((sum, weight, k) => sum + weight * means[k][i], 0));
+  return [all, ...model.breeds.map((_, i) => (priorKnowsBreeds() ? means[i] : all))];
+}
+
+// The same dog as a breed, its own for 0: what makes it differ from the mean of its breed stays
+function asBreed({ latent, label, own }, breed) {
+  const to = breed || own;
+  return { latent: latent.map((x, i) => x + centres[to][i] - centres[label][i]), label: to, own };
+}
+
+function breedOf(label) {
+  const breed = model.breeds[label - 1];
+  return breed ? `${/^[aeiou]/i.test(breed) ? "an" : "a"} ${breed}` : "any breed";
 }
 
 // As `slerp` in the package: the arc between two latents; the norm goes evenly from one to the other
@@ -131,7 +165,7 @@ function readLink() {
     const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
     const latent = Float32Array.from(new Int16Array(bytes.buffer), (x) => x / UNIT);
     const known = name === model.model && checksum === mark() && Number(label) in [0, ...model.breeds];
-    if (known && latent.length === model.prior.root.length) return { latent, label: Number(label) };
+    if (known && latent.length === model.prior.root.length) return { latent, label: Number(label), own: Number(label) };
   } catch {} // a text that is none of ours
   return "unknown";
 }
@@ -175,7 +209,8 @@ function place(slider) {
 function describe() {
   const clear = sliders.filter((slider) => slider.words[0] !== "low" && Math.abs(slider.input.value / STEPS - 0.5) > 0.2);
   const seen = clear.map(({ name, words, input }) => `${name} ${words[Number(input.value > STEPS / 2)]}`);
-  return ["A dog, drawn by the network", ...seen].join(", ");
+  const dog = z.label ? breedOf(z.label).replace("a", "A") : "A dog";
+  return [`${dog}, drawn by the network`, ...seen].join(", ");
 }
 
 // ---------------------------------------------------------------- what buttons do
@@ -205,7 +240,8 @@ async function usePhoto(file) {
     if (width * height > MOST_PIXELS) throw new Error(`${width} x ${height} pixels are too many`);
     const { latent, pixels, found } = await ask("encode", { file });
     const squashed = model.crop === "head" && !found ? ". No dog's head was found in it, so it is used whole" : "";
-    await startFrom({ latent, label: Number(at("breed").value) }, `Your photo, as the network draws it${squashed}`, pixels);
+    const drawn = chosen() ? `drawn as ${breedOf(chosen())}` : "as the network draws it";
+    await startFrom(asBreed({ latent, label: 0, own: 0 }, chosen()), `Your photo, ${drawn}${squashed}`, pixels);
   } catch (error) {
     say(`${file.name} was not used: ${error.message}. Nothing was changed.`);
   }
@@ -234,14 +270,32 @@ async function copyLink() {
   }
 }
 
+function choose(breed) {
+  at("breed").value = breed;
+  if (breed && other) morphTowards(asBreed(other, breed)).catch(complain);
+}
+
 function openLink() {
   const linked = readLink();
   if (linked === "unknown") startFrom(sample(), "This link is of another model, so here is a random dog").catch(complain);
-  else if (linked && link() !== location.hash) startFrom(linked, "The dog of the link").catch(complain);
+  else if (linked && link() !== location.hash) {
+    choose(linked.label);
+    startFrom(linked, "The dog of the link").catch(complain);
+  }
 }
 
+const cuts = {
+  head: "finds the dog's head",
+  box: "takes the square in its middle, which the dog should fill,",
+  center: "takes the square in its middle",
+  none: "squeezes it into a square",
+};
+
 const actions = {
-  random: () => startFrom(sample(), "A random dog, drawn from the prior"),
+  random: () => {
+    const dog = sample();
+    return startFrom(dog, `A random ${model.breeds[dog.label - 1] ?? "dog"}, drawn from the prior`);
+  },
   reset: () => startFrom(start, "Back at the start", photo),
   save,
   link: copyLink,
@@ -251,7 +305,8 @@ const actions = {
 
 async function main() {
   document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "auto"; // the site's own choice
-  model = await ask("begin");
+  model = await ask("begin", { runtime: new URL("ort/", import.meta.url).href });
+  centres = findCentres();
   const { named, "principal axes": axes } = model.directions;
   for (const [directions, parent] of [[named, "named"], [axes, "axes"]]) {
     for (const part of ["vectors", "coef"]) directions[part] = directions[part].map((row) => row.flat(Infinity));
@@ -259,25 +314,27 @@ async function main() {
   }
   at("breeds").hidden = !model.breeds.length;
   model.breeds.forEach((breed, i) => at("breed").add(new Option(breed, i + 1)));
+  at("cut").textContent = cuts[model.crop];
   at("terms").textContent = model.terms;
-  const linked = readLink();
-  const text = linked === "unknown" ? "This link is of another model, so here is a random dog" : "Move a slider";
+  const linked = readLink(), hint = model.breeds.length ? "Choose a breed, or move a slider" : "Move a slider";
+  const text = linked === "unknown" ? "This link is of another model, so here is a random dog" : hint;
+  if (linked?.latent) choose(linked.label);
   await startFrom(linked?.latent ? linked : sample(), text);
+  await morphTowards(sample());
   at("waiting").hidden = true;
   for (const control of document.querySelectorAll("[disabled]")) control.disabled = false;
   document.body.dataset.ready = "";
   for (const [id, act] of Object.entries(actions)) at(id).addEventListener("click", () => act()?.catch(complain));
   at("morph").addEventListener("input", ({ target }) => {
     const end = target.value > STEPS / 2 ? other : start;
-    go(slerp(start.latent, other.latent, target.value / STEPS), end.label);
+    go(slerp(start.latent, other.latent, target.value / STEPS), end);
   });
-  at("breed").addEventListener("change", actions.random);
+  at("breed").addEventListener("change", () => turnAll().catch(complain));
   at("photo").addEventListener("change", ({ target }) => {
     if (target.files.length) usePhoto(target.files[0]).then(() => (target.value = "")); // so that the same one can be chosen again
   });
   addEventListener("hashchange", openLink);
-  await morphTowards(sample());
-  await navigator.serviceWorker?.register("sw.js"); // which fetches the rest, and keeps all for use offline
+  await navigator.serviceWorker?.register(new URL("sw.js", location)); // which fetches the rest, and keeps all for use offline
 }
 
 main().catch((error) => fail(error.message));

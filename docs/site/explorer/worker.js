@@ -5,11 +5,12 @@ const MOST = 2048; // pixels along a photo's longer side that are looked at
 const NO_FILE = "a part of this page could not be loaded; is the network there?";
 
 let ort, model;
+let runtime; // the address of ort/, which all pages share; the model's files lie beside this one
 const sessions = {};
 let loaded = 0;
 
-async function read(name) {
-  const response = await fetch(new URL(name, import.meta.url)).catch(() => null);
+async function read(name, from = import.meta.url) {
+  const response = await fetch(new URL(name, from)).catch(() => null);
   if (!response?.ok) throw new Error(NO_FILE);
   const parts = [];
   for (const reader = response.body.getReader(); ; ) {
@@ -22,7 +23,7 @@ async function read(name) {
 }
 
 async function loadRuntime(build) {
-  const [module, wasmBinary] = await Promise.all([import(`./ort/ort.${build}.js`), read(`ort/${BUILDS[build]}`)]);
+  const [module, wasmBinary] = await Promise.all([import(new URL(`ort.${build}.js`, runtime)), read(BUILDS[build], runtime)]);
   Object.assign(module.env.wasm, { numThreads: 1, wasmBinary });
   return module;
 }
@@ -31,7 +32,8 @@ async function open(name) {
   return (sessions[name] ??= await ort.InferenceSession.create(await read(`${name}.onnx`), { executionProviders: ["wasm"] }));
 }
 
-async function begin() {
+async function begin(given) {
+  runtime = given.runtime;
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
   const numbers = read("directions.json").then((bytes) => JSON.parse(new TextDecoder().decode(bytes)));
   const weights = read("decoder.onnx");
