@@ -137,13 +137,15 @@ def test_a_breed_is_asked_of_the_prior_and_of_the_decoder_whichever_knows_it(run
     mu = torch.randn(40, 4)
     prior = GaussianMixture((4,), names=vae.breeds).fit(mu, torch.ones_like(mu), torch.arange(40) % 2)
     prior.save(tmp_path / "mine_prior.safetensors")
-    z, by_both = prior.sample(2, torch.Generator().manual_seed(0), name="Pug"), drawn("--breed", "pug")
+    generator, by_both = torch.Generator().manual_seed(0), drawn("--breed", "pug")
+    prior.weights.multinomial(2, replacement=True, generator=generator)  # the breeds are drawn first, if they are not said
+    z = prior.sample(2, generator, name="Pug")
     assert_same_pixels(by_both, decode_latents(vae, z, breed="Pug"))
     assert not torch.equal(by_both, by_decoder)
     prior.weights.copy_(torch.tensor([0.0, 1.0]))  # then a dog whose breed is not said is a pug
     prior.save(tmp_path / "mine_prior.safetensors")
     generator = torch.Generator().manual_seed(0)
-    prior.weights.multinomial(2, replacement=True, generator=generator)  # the breeds are drawn first
+    prior.weights.multinomial(2, replacement=True, generator=generator)
     assert_same_pixels(drawn(), decode_latents(vae, prior.sample(2, generator, name="Pug"), breed="Pug"))
     assert "Chow chow, Pug" in refused("sample", "--model", "mine.safetensors", "--breed", "poodle")
 

@@ -20,9 +20,8 @@ def evaluate(model: Model = None, seed: int = 0) -> None:
     options = {"image_size": saved.vae.image_size, "cache_dir": where.cache, "crop": saved.vae.crop}
     learn, _ = data.split_validation(data.load_images(where.train, **options))
     test = data.load_images(where.test, **options)
-    options = {"labels": latent.dog_attributes(test, where.toy_dogs), "images": "test dogs", "seed": seed}
-    options["drawn"] = best_of(model, seed)
-    measured = evaluation.evaluate(saved.vae, learn.pixels, test.pixels, saved.beta, **options)
+    options = {"labels": latent.dog_attributes(test, where.toy_dogs), "drawn": best_of(model, seed)}
+    measured = evaluation.evaluate(saved.vae, learn.pixels, test.pixels, saved.beta, images="test dogs", seed=seed, **options)
     measured.metrics["epoch"] = saved.epoch
     verdicts = evaluation.write_report(measured, where.outputs, f"What this model does, after {saved.epoch} epochs")
     print(*verdicts, f"wrote {where.outputs / 'report.html'} and metrics.json", sep="\n")
@@ -54,18 +53,15 @@ def sample(
         raise ValueError(f"-n {n}: a sheet shows from 1 to 1000 dogs; --out FOLDER writes any number above 0 as single files")
     vae, prior = best_of(model, seed, raw)
     generator, names = torch.Generator().manual_seed(seed), getattr(prior, "names", ())
-    if breed:
-        breeds = [_breed(breed, names or vae.breeds)] * n
-    else:  # as often as among the photos
-        breeds = [names[i] for i in prior.weights.multinomial(n, replacement=True, generator=generator)] if names else []
+    by_chance = prior.weights.multinomial(n, replacement=True, generator=generator) if names else []
+    breeds = [_breed(breed, names or vae.breeds)] * n if breed else [names[i] for i in by_chance]
     z = prior.to(best_device()).sample(n, generator, **({"name": breeds} if names else {}))
-    known, parts = breeds if {*breeds} <= {*vae.breeds} else [], [slice(i, i + BATCH) for i in range(0, n, BATCH)]
-    images = torch.cat(
-        [models.decode_latents(vae, z[part], BATCH, known[part]) for part in tqdm(parts, leave=False, disable=None)]
-    )
+    breeds = breeds if {*breeds} <= {*vae.breeds} else []
+    parts = tqdm([slice(i, i + BATCH) for i in range(0, n, BATCH)], leave=False, disable=None)
+    images = torch.cat([models.decode_latents(vae, z[part], breed=breeds[part]) for part in parts])
     if out is not None:
         return latent.save_pngs(images, out, [f"sample_{i:05d}" for i in range(n)])
-    path, of = folders().outputs / "samples.png", f" as {breeds[0]}" if breed else ""
+    path, of = folders().outputs / "samples.png", f" as {breed}" if breed else ""
     save_figure(image_grid(images, f"{n} draws from {type(prior).__name__}, decoded{of}: seed {seed}, not picked"), path)
     print(f"wrote {path}")
 
@@ -131,9 +127,8 @@ def export_explorer(out: Path, model: Model = None) -> None:
 
 def _breed(breed: str, names: Sequence[str]) -> str:
     """The one of `names` that is meant, however it is spelled: golden_retriever is Golden retriever."""
-    spelled = {name.lower().replace("_", " "): name for name in names}
-    if not spelled:
-        raise ValueError(f"--breed {breed!r}: this model knows no breeds (of photos of several, train-prior makes one)")
-    if breed.lower().replace("_", " ") not in spelled:
-        raise ValueError(f"--breed {breed!r}: it is none of {', '.join(names)}")
-    return spelled[breed.lower().replace("_", " ")]
+    spelled, wanted = {name.lower().replace("_", " "): name for name in names}, breed.lower().replace("_", " ")
+    if wanted not in spelled:
+        none = "this model knows no breeds (of photos of several, train-prior makes a prior that does)"
+        raise ValueError(f"--breed {breed!r}: {'it is none of ' + ', '.join(names) if names else none}")
+    return spelled[wanted]

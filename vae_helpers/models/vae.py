@@ -132,12 +132,11 @@ class BaseVAE(nn.Module, HubMixin):
         breed: of all, or of each, from `breeds`; any when left out. Raises ValueError for one that is not known.
         """
         _check("decode", z, "latents", self.latent_shape)
-        if not breed:
-            return self.decoder(z)
-        each = [breed] * len(z) if isinstance(breed, str) else breed
+        each = [breed] * len(z) if isinstance(breed, str) else breed or ()
         if unknown := sorted({*each} - {*self.breeds}):
             raise ValueError(f"breed={unknown[0]!r} is none that this model knows: {', '.join(self.breeds) or 'it knows none'}")
-        return self.decoder(z, torch.tensor([1 + self.breeds.index(one) for one in each], device=z.device))
+        label = torch.tensor([1 + self.breeds.index(one) for one in each], device=z.device)
+        return self.decoder(z, label) if each else self.decoder(z)
 
     def forward(self, x: Tensor, eps: Tensor | None = None) -> VAEOutput:
         """One pass with z sampled. eps: the noise, (B, *latent_shape); drawn when not given."""
