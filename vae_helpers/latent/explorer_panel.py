@@ -7,8 +7,7 @@ from pathlib import Path
 import anywidget
 import ipywidgets as widgets
 
-N_SLIDERS = 8
-STEPS = 50  # from a slider's low end to its high end
+N_SLIDERS, STEPS = 8, 50  # at a time; from a slider's low end to its high end
 LARGE, MEDIUM, SMALL = 392, 112, 56  # pixels across the pictures
 
 

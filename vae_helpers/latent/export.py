@@ -38,11 +38,10 @@ def export_explorer(vae: BaseVAE, prior: Prior, name: str, out: str | Path) -> N
     _write_onnx(Path(out, "decoder.onnx"), vae.decoder, {"z": z[:1]} | label, ["image"])
     _write_onnx(Path(out, "encoder.onnx"), vae.encoder, {"image": image}, ["mu", "logvar"])
     _write_onnx(Path(out, "head_finder.onnx"), load_head_finder(), {"image": finder_sees}, ["map"])
-    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
-    terms = card.partition("mean for the weights\n\n")[2].partition(" A VAE")[0].replace("*", "").replace("`", "")
+    terms = (WEIGHTS / "README.md").read_text("utf-8").partition("mean for the weights\n\n")[2].partition(" A VAE")[0]
     numbers = {
         "model": name,
-        "terms": terms if name in SHIPPED else "",
+        "terms": terms.replace("*", "").replace("`", "") if name in SHIPPED else "",
         "image_size": vae.image_size,
         "latent_shape": vae.latent_shape,
         "crop": vae.crop,
