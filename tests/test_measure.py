@@ -1,9 +1,10 @@
-"""The figures of `heads`: on the card, and in a check."""
+"""The figures of `heads` and `dogs`: on the card, and in a check."""
 
 import hashlib
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import measure as measure_recipe
 import pytest
@@ -13,25 +14,33 @@ from PIL import Image
 from tiny import random_pixels, stirred
 
 from vae_helpers.files import WEIGHTS
-from vae_helpers.models import Checkpoint, FullGaussian, ResidualVAE, save_checkpoint
+from vae_helpers.models import Checkpoint, FullGaussian, GaussianMixture, ResidualVAE, save_checkpoint
 
 CARD = (WEIGHTS / "README.md").read_text(encoding="utf-8")
 SHIPPED = json.loads((WEIGHTS / "figures.json").read_text())
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Measure a small VAE in a file on noise for heads, 20 to learn from and 15 held out; returns OUT/figures.json."""
-    unseen = [name for name in map("{}.png".format, range(1000)) if is_held_out(name)][:15]
-    seen = [name for name in map("{}.png".format, range(1000)) if not is_held_out(name)][:20]
-    (tmp_path / "heads.json").write_text("{}")
-    with tarfile.open(tmp_path / "heads-112.tar", "w") as tar:
-        for name, pixels in zip(unseen + seen, random_pixels(35, 112), strict=True):
+def write_tar(path: Path, pictures: dict[str, torch.Tensor]) -> None:
+    """Pictures (3, S, S), uint8, by the names that they have in the archive."""
+    with tarfile.open(path, "w") as tar:
+        for name, pixels in pictures.items():
             file, entry = io.BytesIO(), tarfile.TarInfo(name)
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "PNG")
             entry.size = file.tell()
             file.seek(0)
             tar.addfile(entry, file)
+
+
+def names(pattern: str, n_unseen: int, n_seen: int) -> list[str]:
+    every = list(map(pattern.format, range(1000)))
+    return [n for n in every if is_held_out(n)][:n_unseen] + [n for n in every if not is_held_out(n)][:n_seen]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Measure a small VAE in a file on noise for heads, 20 to learn from and 15 held out; returns OUT/figures.json."""
+    (tmp_path / "heads.json").write_text("{}")
+    write_tar(tmp_path / "heads-112.tar", dict(zip(names("{}.png", 15, 20), random_pixels(35, 112), strict=True)))
     vae = stirred(ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8)))
     save_checkpoint(tmp_path / "mine.safetensors", Checkpoint(vae))
 
@@ -75,13 +84,37 @@ def test_a_prior_beside_the_vae_is_measured_too(run, tmp_path):
     assert list(figures["sets"])[-1] == "draws from the prior" and set(figures["weights"]) == {"mine", "mine_prior"}
 
 
+def test_of_a_model_that_knows_breeds_they_are_measured_too(tmp_path):
+    """Beagles are dark noise, pugs light noise, so that a classifier can tell held-out ones apart."""
+    pictures = {}
+    for breed, light in (("Beagle", 0), ("pug", 128)):
+        pixels = random_pixels(40, 64) // 2 + light
+        pictures |= dict(zip(names(f"n02-{breed}/{{}}.png", 10, 30), pixels, strict=True))
+    write_tar(tmp_path / "stanford-64.tar", pictures)
+    vae = stirred(ResidualVAE(4, (8, 8, 8, 16), (8, 8, 8), breeds=("Beagle", "Pug")))
+    save_checkpoint(tmp_path / "mine.safetensors", Checkpoint(vae))
+    prior = GaussianMixture((4,), names=vae.breeds).fit(torch.randn(40, 4), None, torch.arange(40) % 2)
+    prior.save(tmp_path / "mine_prior.safetensors")
+    measure_recipe.main([str(tmp_path), "--model", str(tmp_path / "mine.safetensors"), "--out", str(tmp_path)])
+    figures = json.loads((tmp_path / "figures.json").read_text())["mine"]
+    assert (figures["learned"], figures["held_out"]) == (60, 20) and list(figures["sets"])[-1] == "draws by breed"
+    shares = figures["breeds"]
+    assert shares["real"] > 0.9 and shares["held_out"] == 20 and shares["chance"] == 0.5
+    assert shares["draws"] == pytest.approx(sum(of["draws"] for of in shares["by_breed"].values()) / 2)
+    assert set(shares["by_breed"]) == {"Beagle", "Pug"}
+    assert all(of["frechet_real"] < of["frechet"] for of in shares["by_breed"].values())  # it is untrained
+    assert "| Pug |" in measure_recipe.card_table(figures)
+
+
 def test_a_check_that_misses_a_bar_says_which_and_fails_and_writes_no_figures(run, tmp_path):
     with pytest.raises(SystemExit, match="not held: reconstructions have at least"):
         run("--check")
     assert not (tmp_path / "figures.json").exists()
 
 
-def test_the_figures_on_the_card_are_those_of_the_shipped_weights():
-    for name, sha256 in SHIPPED["heads"]["weights"].items():
+@pytest.mark.parametrize("model", ["heads", "dogs"])
+def test_the_figures_on_the_card_are_those_of_the_shipped_weights(model):
+    assert {model, f"{model}_prior"} == set(SHIPPED[model]["weights"])
+    for name, sha256 in SHIPPED[model]["weights"].items():
         assert hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).hexdigest() == sha256
-    assert measure_recipe.on_card(CARD) == measure_recipe.card_table(SHIPPED["heads"])
+    assert measure_recipe.on_card(CARD, model) == measure_recipe.card_table(SHIPPED[model])

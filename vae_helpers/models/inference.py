@@ -35,4 +35,4 @@ def decode_latents(vae: BaseVAE, z: Tensor, batch_size: int = 256, breed: str | 
     vae.eval()
     each = [breed] * len(z) if isinstance(breed, str) else breed or ()
     parts = [slice(i, i + batch_size) for i in range(0, len(z), batch_size)]
-    return torch.cat([vae.decode(z[part].to(device), each[part]).cpu() for part in parts])
+    return torch.cat([vae.decode(z[part].to(device), **({"breed": each[part]} if each else {})).cpu() for part in parts])
