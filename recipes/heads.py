@@ -401,10 +401,8 @@ def _left(run: Run, options: argparse.Namespace, began: float) -> float:
 
 
 DEFAULTS = {"images": 1_300_000, "warm": 150_000, "grow": 600_000, "batch": 64}
-DEFAULTS |= {
-    "look": 112,
-    "width": 96,
-}  # pixels that pictures are enlarged to before features are found; of the discriminators on them
+# look: pixels that pictures are enlarged to before features are found. width: of the discriminators on features
+DEFAULTS |= {"look": 112, "width": 96}
 DEFAULTS |= {"pixels_weight": 10.0, "features_weight": 1.0, "fooled_weight": 0.25, "kl_weight": 0.0004}
 DEFAULTS |= {"save_every": 20_000, "log_every": 50, "threads": 1}
 

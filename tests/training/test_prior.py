@@ -31,6 +31,9 @@ def test_a_prior_of_breeds_draws_the_breed_that_is_asked_for_and_leaves_out_phot
     assert prior.names == ("breed 0", "breed 1", "breed 2")
     for i, name in enumerate(prior.names):
         assert (prior.sample(500, torch.Generator().manual_seed(0), name).mean(0) - 3 * i).abs().max() < 0.4
+    each = prior.sample(4, torch.Generator().manual_seed(0), ["breed 2", "breed 0", "breed 2", "breed 0"])
+    for i, name in ((0, "breed 2"), (1, "breed 0")):
+        torch.testing.assert_close(each[i::2], prior.sample(4, torch.Generator().manual_seed(0), name)[i::2])
     with pytest.raises(ValueError):
         prior.sample(1, name="poodle")
 
