@@ -202,6 +202,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="hold the bars, and write no figures")
     options = parser.parse_args(arguments)
     path = find_weights(options.model)
+    is_shipped = path.parent == WEIGHTS
+    if is_shipped and path.stem not in ("heads", "dogs"):
+        parser.error(f"--model {path.stem}: it learned from other pictures; take heads, dogs, or a file of such weights")
     prior_path = path.with_name(f"{path.stem}_prior.safetensors")
     vae, prior = load_pretrained(path), load_prior(prior_path) if prior_path.exists() else None
     pictures, names, *labels = (read_dogs if vae.breeds else read_heads)(options.dogs)
@@ -217,7 +220,6 @@ def main(arguments: list[str] | None = None) -> None:
     print(card_table(figures))
     if options.check:
         raise SystemExit("\n".join(f"not held: {bar}" for bar in missed(figures)) or None)
-    is_shipped = path.parent == WEIGHTS
     out = (WEIGHTS if is_shipped else options.out) / "figures.json"
     others = json.loads(out.read_text()) if out.exists() else {}
     write_file(out, json.dumps(others | {path.stem: figures}, indent=1) + "\n")

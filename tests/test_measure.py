@@ -112,6 +112,12 @@ def test_a_check_that_misses_a_bar_says_which_and_fails_and_writes_no_figures(ru
     assert not (tmp_path / "figures.json").exists()
 
 
+def test_shipped_weights_of_other_pictures_are_refused(run, capsys):
+    with pytest.raises(SystemExit):
+        run("--model", "vector")
+    assert "take heads, dogs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("model", ["heads", "dogs"])
 def test_the_figures_on_the_card_are_those_of_the_shipped_weights(model):
     assert {model, f"{model}_prior"} == set(SHIPPED[model]["weights"])
